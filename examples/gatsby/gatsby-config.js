@@ -1,0 +1,5 @@
+module.exports = {
+  siteMetadata: { title: "The Quay Journal" },
+  trailingSlash: "always",
+  jsxRuntime: "automatic",
+}

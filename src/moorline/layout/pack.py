@@ -1,0 +1,424 @@
+"""Layout pack: what is new goes into one large file, whatever the number of files.
+
+    packs/<token>              contents one after another, written once, never changed
+    builds/<id>/index          where each content of the build lies:
+
+        moorline-index 1
+        pack <token> <bytes>
+        <digest> <pack number> <offset> <length> <proved>
+
+`proved` is when the content was last read and found right, in seconds by the store's clock. The
+index is a locator and not trusted; it may be replaced (by rename) to repair or to note a proof.
+Empty contents lie nowhere: their pack number is `-`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Iterable, Iterator, NamedTuple, Optional
+
+from moorline.disk import Descent, Disk, read_file, write_file, written
+from moorline.errors import Mismatch, Problem
+from moorline.layout import Base, Beat, Draft, Times, Written
+from moorline.manifest import Entry, Manifest
+from moorline.packing import PackUse, to_fold
+from moorline.scan import Progress, Source, Verified, no_progress, source_content
+
+HEADER = b"moorline-index 1\n"
+MAX_INDEX_BYTES = 256 << 20
+READ_BYTES = 8 << 20
+WRITE_BYTES = 4 << 20
+GAP_BYTES = 1 << 20  # reading over a gap this small is cheaper than another round trip
+REVERIFY_S = 7 * 86400
+
+_PACK = re.compile(rb"pack ([0-9a-f]{16}) ([0-9]{1,18})")
+_CONTENT = re.compile(
+    rb"([0-9a-f]{64}) (-|[0-9]{1,2}) ([0-9]{1,18}) ([0-9]{1,18}) ([0-9]{1,18})"
+)
+
+
+class Place(NamedTuple):
+    """Where one content lies; `pack` is a token, or "" for an empty content."""
+
+    pack: str
+    offset: int
+    length: int
+    proved: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """Content digest -> Place, and the packs with their sizes in bytes."""
+
+    packs: dict[str, int]
+    places: dict[str, Place]
+
+    @classmethod
+    def parse(cls, text: bytes) -> Index:
+        """Raises Mismatch for a text that is no index, or points outside of its packs."""
+        if not text.startswith(HEADER) or not text.endswith(b"\n"):
+            raise Mismatch("the build's index is damaged or of an unknown format.")
+        packs: dict[str, int] = {}
+        places: dict[str, Place] = {}
+        names: list[str] = []
+        for line in text[len(HEADER) : -1].split(b"\n"):
+            content = _CONTENT.fullmatch(line)
+            if content is not None:
+                digest, number, offset, length, proved = content.groups()
+                pack = "" if number == b"-" else _numbered(names, int(number))
+                place = Place(pack, int(offset), int(length), int(proved))
+                if place.offset + place.length > (packs[pack] if pack else 0):
+                    raise Mismatch("the build's index points outside of a pack.")
+                places[digest.decode()] = place
+                continue
+            match = _PACK.fullmatch(line)
+            if match is None:
+                raise Mismatch("the build's index has a line that is none.")
+            names.append(match.group(1).decode())
+            packs[names[-1]] = int(match.group(2))
+        return cls(packs, places)
+
+    @property
+    def text(self) -> bytes:
+        numbers = {token: number for number, token in enumerate(self.packs)}
+        lines = [HEADER]
+        lines += [b"pack %s %d\n" % (token.encode(), size) for token, size in self.packs.items()]
+        for digest, place in sorted(self.places.items(), key=lambda item: item[1]):
+            number = b"%d" % numbers[place.pack] if place.pack else b"-"
+            lines.append(b"%s %s %d %d %d\n" % (digest.encode(), number, *place[1:]))
+        return b"".join(lines)
+
+
+def _numbered(names: list[str], number: int) -> str:
+    if number >= len(names):
+        raise Mismatch("the build's index names a pack that it does not list.")
+    return names[number]
+
+
+def read_index(disk: Disk, build: int) -> Index:
+    """The index of the build folder open as `build`. Raises Mismatch or OSError."""
+    return Index.parse(read_file(disk, b"index", build, most=MAX_INDEX_BYTES))
+
+
+class PackDraft:
+    """Writes the contents that no kept pack holds into packs/<token>, then the index.
+
+    `store` and `staging` are open directories; `base` is the newest build, or None; `now` is in
+    seconds by the store's clock. `distrust` are digests not to take over from the base.
+    """
+
+    def __init__(
+        self, disk: Disk, store: int, staging: int, token: str, source: Source,
+        base: Optional[Base], now: int, beat: Beat, distrust: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        self.disk = disk
+        self.store = store
+        self.staging = staging
+        self.token = token
+        self.source = source
+        self.now = now
+        self.beat = beat
+        self.times: Times = {}
+        self.repaired = 0
+        self.wanted = {entry.digest: entry for entry in source.manifest.files}
+        self._base = _base_index(disk, base)
+        self._distrust = distrust
+
+    def write(self, progress: Progress) -> Written:
+        held = self._held(progress)
+        new = [digest for digest in self.wanted if digest not in held]
+        new_bytes = sum(self.wanted[digest].size for digest in new)
+        uses = _uses(self._base.packs, held)
+        folded = to_fold(uses, new_bytes)
+        moving = [d for d, entry in self.wanted.items() if d not in held or held[d].pack in folded]
+        kept = {digest: place for digest, place in held.items() if place.pack not in folded}
+        packs = {use.token: use.size for use in uses if use.token not in folded}
+        places = self._write_pack(moving, progress)
+        size = max((place.offset + place.length for place in places.values()), default=0)
+        if size:
+            packs[self.token] = size
+        self.index = Index(packs, {**kept, **places})
+        fresh = set(new)
+        new_files = sum(entry.digest in fresh for entry in self.source.manifest.files)
+        taken = len(self.source.manifest.files) - new_files
+        return Written(new_files, size, taken, self.repaired)
+
+    def finish(self, times: Times) -> None:
+        write_file(self.disk, b"index", self.index.text, self.staging)
+
+    def _held(self, progress: Progress) -> dict[str, Place]:
+        """What the base's packs hold of this build: present, long enough, and proved lately.
+
+        The packs are named in `uses` before they are looked at: whoever removes packs reads that
+        file first, so a pack that is found here stays.
+        """
+        names = [self.token, *self._base.packs]
+        write_file(self.disk, b"uses", "".join(f"{name}\n" for name in names).encode(), self.staging)
+        with Packs(self.disk, self.store) as packs:
+            whole = {t for t, size in self._base.packs.items() if packs.size(t) >= size}
+            found = {
+                digest: place
+                for digest, place in self._base.places.items()
+                if digest in self.wanted
+                and digest not in self._distrust
+                and (place.pack in whole or not place.pack)
+                and place.length == self.wanted[digest].size
+            }
+            self.repaired += sum(
+                digest in self.wanted and digest not in found for digest in self._base.places
+            )
+            stale = [d for d, place in found.items() if not 0 <= self.now - place.proved < REVERIFY_S]
+            return self._prove(packs, found, stale, progress)
+
+    def _prove(
+        self, packs: Packs, found: dict[str, Place], stale: list[str], progress: Progress
+    ) -> dict[str, Place]:
+        """Read what was not read for `REVERIFY_S`; what is damaged will be written anew."""
+        total, done = sum(found[digest].length for digest in stale), 0
+        places = [(found[digest], digest) for digest in stale]
+        for digest, chunks in packs.contents(places):
+            self.beat()
+            if _digest_of(chunks) == digest:
+                found[digest] = found[digest]._replace(proved=self.now)
+            else:
+                del found[digest]
+                self.repaired += 1
+            done += self.wanted[digest].size
+            progress(done, total, "proving what the store holds")
+        return found
+
+    def _write_pack(self, digests: list[str], progress: Progress) -> dict[str, Place]:
+        """Contents from the source into packs/<token>, hashed as they are written."""
+        entries = sorted(self.wanted[digest] for digest in digests)
+        empty = {e.digest: Place("", 0, 0, self.now) for e in entries if not e.size}
+        entries = [entry for entry in entries if entry.size]
+        if not entries:
+            return empty
+        total = sum(entry.size for entry in entries)
+        packs = self.disk.open_directory(b"packs", self.store)
+        try:
+            with Descent(self.disk, os.fsencode(self.source.root)) as descent, written(
+                self.disk, self.disk.create(self.token, 0o644, packs)
+            ) as fd:
+                writer = _PackWriter(self.disk, fd)
+                places = {}
+                for entry in entries:
+                    self.beat()
+                    offset = writer.offset
+                    for chunk in source_content(self.disk, descent, entry):
+                        writer.add(chunk)
+                    places[entry.digest] = Place(self.token, offset, entry.size, self.now)
+                    progress(writer.offset, total, "writing")
+                writer.flush()
+                self.disk.sync(fd)
+            self.disk.sync(packs)
+        finally:
+            os.close(packs)
+        return {**empty, **places}
+
+
+class _PackWriter:
+    """Gathers small contents into large writes."""
+
+    def __init__(self, disk: Disk, fd: int) -> None:
+        self.disk = disk
+        self.fd = fd
+        self.offset = 0
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._held.append(chunk)
+        self._size += len(chunk)
+        self.offset += len(chunk)
+        if self._size >= WRITE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._held:
+            self.disk.write(self.fd, b"".join(self._held))
+        self._held, self._size = [], 0
+
+
+def _base_index(disk: Disk, base: Optional[Base]) -> Index:
+    """The newest build's index; an unreadable one only means that everything is written anew."""
+    if base is not None:
+        try:
+            return read_index(disk, base.folder)
+        except (FileNotFoundError, Mismatch):
+            pass
+    return Index({}, {})
+
+
+def _uses(packs: dict[str, int], held: dict[str, Place]) -> list[PackUse]:
+    live = dict.fromkeys(packs, 0)
+    for place in held.values():
+        if place.pack:
+            live[place.pack] += place.length
+    return [PackUse(token, size, live[token]) for token, size in packs.items() if live[token]]
+
+
+class Packs:
+    """Open packs of a store, each opened once."""
+
+    def __init__(self, disk: Disk, store: int) -> None:
+        self.disk = disk
+        self.directory = disk.open_directory(b"packs", store)
+        self._open: dict[str, tuple[int, int]] = {}
+
+    def __enter__(self) -> Packs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd, _size in self._open.values():
+            if fd >= 0:
+                os.close(fd)
+        os.close(self.directory)
+
+    def size(self, token: str) -> int:
+        """The bytes of a pack; -1 when it is missing or no file."""
+        return self._opened(token)[1]
+
+    def _opened(self, token: str) -> tuple[int, int]:
+        if token not in self._open:
+            try:
+                fd, status = self.disk.open_file(token, self.directory)
+                self._open[token] = (fd, status.st_size)
+            except (FileNotFoundError, OSError) as error:
+                if error.errno == 5:
+                    raise
+                self._open[token] = (-1, -1)
+        return self._open[token]
+
+    def contents(
+        self, wanted: Iterable[tuple[Place, str]]
+    ) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """(digest, its bytes) for each place, in the order of the packs: large sequential reads."""
+        places = sorted(wanted)
+        for at, (place, digest) in enumerate(places):
+            if not place.pack:
+                yield digest, iter(())
+                continue
+            if at == 0 or places[at - 1][0].pack != place.pack:
+                fd, size = self._opened(place.pack)
+                ends = _run_ends([p for p, _ in places[at:] if p.pack == place.pack])
+                window = _Window(self.disk, fd)
+                first = at
+            if size < place.offset + place.length:
+                yield digest, iter(())
+                continue
+            yield digest, window.read(place.offset, place.length, ends[at - first])
+
+
+def _run_ends(places: list[Place]) -> list[int]:
+    """For each place the end of its run: neighbours that are worth one sequential read."""
+    ends = [0] * len(places)
+    end = 0
+    for i in range(len(places) - 1, -1, -1):
+        place = places[i]
+        here = place.offset + place.length
+        if i + 1 == len(places) or places[i + 1].offset > here + GAP_BYTES:
+            end = here
+        ends[i] = max(end, here)
+        end = ends[i]
+    return ends
+
+
+class _Window:
+    """Reads ahead in one pack, up to the end of the run that the caller wants."""
+
+    def __init__(self, disk: Disk, fd: int) -> None:
+        self.disk = disk
+        self.fd = fd
+        self._start = 0
+        self._data = b""
+
+    def read(self, offset: int, length: int, run_end: int) -> Iterator[bytes]:
+        """The bytes from `offset`; fewer than `length` when the file ends early."""
+        while length > 0:
+            inside = offset - self._start
+            if not 0 <= inside < len(self._data):
+                self._start = offset
+                size = max(1, min(READ_BYTES, run_end - offset))
+                self._data = self.disk.read(self.fd, size, offset)
+                if not self._data:
+                    return
+                continue
+            chunk = self._data[inside : inside + length]
+            offset += len(chunk)
+            length -= len(chunk)
+            yield chunk
+
+
+class PackReader:
+    """The contents of one published build."""
+
+    def __init__(self, disk: Disk, store: int, build: int) -> None:
+        self.disk = disk
+        self.store = store
+        self.build = build
+
+    @cached_property
+    def index(self) -> Index:
+        return read_index(self.disk, self.build)
+
+    def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+        wanted = {entry.digest: entry for entry in entries}
+        places = []
+        for digest, entry in wanted.items():
+            place = self.index.places.get(digest)
+            if place is None or place.length != entry.size:
+                raise Mismatch(
+                    f"the store does not hold the content of {entry.shown}. "
+                    "Publish the same build again: that repairs it.",
+                    problems=[Problem(entry.shown, "missing from the build's index")],
+                )
+            places.append((place, digest))
+        with Packs(self.disk, self.store) as packs:
+            for digest, chunks in packs.contents(places):
+                yield wanted[digest], chunks
+
+    def verify(self, manifest: Manifest, progress: Progress) -> Verified:
+        try:
+            index = self.index
+        except (FileNotFoundError, Mismatch):
+            return Verified((Problem(".", "the build's index is missing or damaged"),), 0, 0)
+        damaged: dict[str, str] = {}
+        places, size = [], {entry.digest: entry.size for entry in manifest.files}
+        for digest in size:
+            place = index.places.get(digest)
+            if place is None or place.length != size[digest]:
+                damaged[digest] = "missing from the build's index"
+            else:
+                places.append((place, digest))
+        done, total = 0, sum(size.values())
+        with Packs(self.disk, self.store) as packs:
+            for digest, chunks in packs.contents(places):
+                if _digest_of(chunks) != digest:
+                    pack = index.places[digest].pack
+                    gone = packs.size(pack) < 0 if pack else False
+                    damaged[digest] = f"pack {pack} {'is missing' if gone else 'is damaged here'}"
+                done += size[digest]
+                progress(done, total, "verifying")
+        problems = [
+            Problem(e.shown, damaged[e.digest]) for e in manifest.files if e.digest in damaged
+        ]
+        return Verified(tuple(problems), len(manifest.files), done)
+
+    def repair(self, draft: Draft, verified: Verified) -> int:
+        draft.write(no_progress)
+        draft.finish({})
+        self.disk.rename(b"index", b"index", draft.staging, self.build)
+        self.disk.sync(self.build)
+        return len(verified.problems)
+
+
+def _digest_of(chunks: Iterable[bytes]) -> str:
+    state = hashlib.sha256()
+    for chunk in chunks:
+        state.update(chunk)
+    return state.hexdigest()

@@ -1,0 +1,258 @@
+"""Entry and Manifest: the canonical text of a tree, its digest, and the difference of two.
+
+The text is bytes, one line an entry, sorted by raw path, the root `.` first:
+
+    moorline-manifest 1
+    d 755 0 - .
+    f 644 12 <sha256> index.html
+    l 777 9 - logo.png img/a.png
+
+Fields: kind (f, d, l), mode in octal, size in bytes (directories 0, links the length of their
+target), SHA-256 or `-`, path, and for links the target. Bytes other than printable ASCII, and space
+and `%`, are written as %XX, so that any file name survives. There is exactly one text for a tree:
+`parse` refuses every other spelling, so equal trees have equal digests and the reverse.
+
+Pure: no disk, no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Dict, Iterable, List, NamedTuple, Tuple
+
+from moorline.errors import Mismatch
+
+HEADER = b"moorline-manifest 1\n"
+MAX_MANIFEST_BYTES = 256 << 20
+MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 4095
+MAX_LINK_BYTES = 4080  # EFS; Linux itself takes 4,095 (EFS user guide, limits)
+
+FILE, DIRECTORY, LINK = "f", "d", "l"
+
+_UNSAFE = re.compile(rb"[^\x21-\x24\x26-\x7e]")
+_ESCAPED = re.compile(rb"%([0-9A-F]{2})")
+_LINE = re.compile(
+    rb"([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) ([\x21-\x7e]+)(?: ([\x21-\x7e]+))?"
+)
+
+
+class Entry(NamedTuple):
+    """One file, directory or link. A NamedTuple, because a tree may have 100,000 of them.
+
+    `path` is relative raw bytes, `.` for the root; `mode` the permission bits (& 0o777);
+    `digest` the SHA-256 of a file in hex, else ""; `target` the raw text of a link, else b"".
+    """
+
+    path: bytes
+    kind: str
+    mode: int
+    size: int
+    digest: str = ""
+    target: bytes = b""
+
+    @property
+    def shown(self) -> str:
+        """The path as safe text for messages, escaped as in the manifest."""
+        return shown(self.path)
+
+
+def escape(raw: bytes) -> bytes:
+    """`raw` with every byte that is unsafe in a manifest written as %XX."""
+    if not _UNSAFE.search(raw):
+        return raw
+    return _UNSAFE.sub(lambda match: b"%%%02X" % match.group()[0], raw)
+
+
+def unescape(text: bytes) -> bytes:
+    if b"%" not in text:
+        return text
+    return _ESCAPED.sub(lambda match: bytes([int(match.group(1), 16)]), text)
+
+
+def shown(path: bytes) -> str:
+    """Any path as safe ASCII text on one line, for messages and JSON."""
+    return escape(path).decode("ascii")
+
+
+def link_leaves(path: bytes, target: bytes) -> bool:
+    """Whether a link at `path` with text `target` points outside the tree, judged by its text."""
+    if target.startswith(b"/"):
+        return True
+    depth = path.count(b"/")
+    for part in target.split(b"/"):
+        if part == b"..":
+            depth -= 1
+            if depth < 0:
+                return True
+        elif part not in (b"", b"."):
+            depth += 1
+    return False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The sorted entries of one tree. Build it with `of` or `parse`, which check it."""
+
+    entries: Tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Manifest:
+        """The manifest of `entries`, in any order. Raises Mismatch when they are not a tree."""
+        manifest = cls(tuple(sorted(entries, key=lambda e: (e.path != b".", e.path))))
+        _check(manifest.entries)
+        return manifest
+
+    @classmethod
+    def parse(cls, text: bytes) -> Manifest:
+        """The manifest written in `text`. Raises Mismatch unless it is canonical and safe."""
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise Mismatch("the manifest is larger than 256 MiB. It was not made by Moorline.")
+        if not text.startswith(HEADER):
+            first = shown(text[:40].split(b"\n")[0])
+            raise Mismatch(
+                f"the manifest starts with {first!r}, not with 'moorline-manifest 1'. "
+                "It is damaged, or of a format that needs a newer moorline."
+            )
+        if not text.endswith(b"\n"):
+            raise Mismatch("the manifest is cut off: its last line has no end.")
+        entries = tuple(map(_entry, text[len(HEADER) : -1].split(b"\n")))
+        _check(entries)
+        manifest = cls(entries)
+        if manifest.text != text:
+            raise Mismatch("the manifest is not in canonical form. It was changed by hand.")
+        return manifest
+
+    @cached_property
+    def text(self) -> bytes:
+        lines = [HEADER]
+        for path, kind, mode, size, digest, target in self.entries:
+            tail = b" " + escape(target) if kind == LINK else b""
+            lines.append(
+                b"%s %o %d %s %s%s\n"
+                % (kind.encode(), mode, size, (digest or "-").encode(), escape(path), tail)
+            )
+        return b"".join(lines)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the text in hex: the name of this content."""
+        return hashlib.sha256(self.text).hexdigest()
+
+    @cached_property
+    def files(self) -> List[Entry]:
+        return [entry for entry in self.entries if entry.kind == FILE]
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """The sizes of all files, added up."""
+        return sum(entry.size for entry in self.files)
+
+    @cached_property
+    def by_path(self) -> Dict[bytes, Entry]:
+        return {entry.path: entry for entry in self.entries}
+
+
+def _entry(line: bytes) -> Entry:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise Mismatch(f"the manifest has a line that is none: {shown(line[:100])!r}.")
+    kind, mode, size, digest, path, target = match.groups()
+    return Entry(
+        unescape(path),
+        kind.decode(),
+        int(mode, 8),
+        int(size),
+        "" if digest == b"-" else digest.decode(),
+        b"" if target is None else unescape(target),
+    )
+
+
+def _check(entries: Tuple[Entry, ...]) -> None:
+    """Refuse whatever is not a tree: these paths are joined to directories on real machines."""
+    if not entries or entries[0].path != b"." or entries[0].kind != DIRECTORY:
+        raise Mismatch("the manifest does not start with its root directory.")
+    directories = {b"."}
+    last = b""
+    for entry in entries:
+        reason = _unsound(entry, last, directories)
+        if reason:
+            raise Mismatch(f"the manifest has an impossible entry: {entry.shown[:200]}: {reason}.")
+        if entry.kind == DIRECTORY:
+            directories.add(entry.path)
+        last = entry.path
+
+
+def _unsound(entry: Entry, last: bytes, directories: set[bytes]) -> str:
+    path, kind, mode, size, digest, target = entry
+    if path == b".":
+        return "the root stands twice" if last else _unsound_fields(entry)
+    if path <= last and last != b".":
+        return "not in order, or twice"
+    parent, _, name = path.rpartition(b"/")
+    if (parent or b".") not in directories:
+        return "its directory is not listed before it"
+    if name in (b"", b".", b"..") or b"\0" in name:
+        return "not a name"
+    if len(name) > MAX_NAME_BYTES or len(path) > MAX_PATH_BYTES:
+        return "the name is too long"
+    return _unsound_fields(entry)
+
+
+def _unsound_fields(entry: Entry) -> str:
+    _, kind, mode, size, digest, target = entry
+    if not 0 <= mode <= 0o777:
+        return "the mode is out of range"
+    if kind == FILE:
+        return "" if len(digest) == 64 and not target else "a file needs a digest"
+    if digest:
+        return "only files have a digest"
+    if kind == DIRECTORY:
+        return "" if size == 0 and not target else "a directory has no size"
+    if mode != 0o777 or not target or b"\0" in target or size != len(target):
+        return "the link is not well formed"
+    return "the link is too long" if size > MAX_LINK_BYTES else ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from one manifest to another, as paths; `changed` lists each difference."""
+
+    added: Tuple[Entry, ...]
+    removed: Tuple[Entry, ...]
+    changed: Tuple[Tuple[Entry, Entry], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+def difference(old: Manifest, new: Manifest) -> Difference:
+    """What turns `old` into `new`; each tuple is sorted by path."""
+    before, after = old.by_path, new.by_path
+    return Difference(
+        added=tuple(entry for entry in new.entries if entry.path not in before),
+        removed=tuple(entry for entry in old.entries if entry.path not in after),
+        changed=tuple(
+            (before[entry.path], entry)
+            for entry in new.entries
+            if entry.path in before and before[entry.path] != entry
+        ),
+    )
+
+
+def how_changed(old: Entry, new: Entry) -> str:
+    """In words, how two entries of one path differ: type, content, mode or link."""
+    if old.kind != new.kind:
+        names = {FILE: "file", DIRECTORY: "directory", LINK: "link"}
+        return f"{names[old.kind]} became {names[new.kind]}"
+    parts = []
+    if old.digest != new.digest:
+        parts.append(f"content ({old.size} -> {new.size} bytes)")
+    if old.mode != new.mode:
+        parts.append(f"mode ({old.mode:o} -> {new.mode:o})")
+    if old.target != new.target:
+        parts.append(f"link ({shown(old.target)} -> {shown(new.target)})")
+    return ", ".join(parts)

@@ -1,0 +1,467 @@
+"""Walk a source, hash it, and verify a directory against a manifest, in parallel.
+
+A source is somebody's working directory: it is read, never changed, and a file that changes while
+it is read fails the scan. A directory to verify may be hostile: it is walked by open directories,
+no link is followed, only regular files are opened, and never more is read than the manifest says.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable, Iterator, Optional, Union
+
+from moorline.disk import AnyPath, Descent, Disk, Named
+from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
+from moorline.hashing import SMALL_BYTES, SMALL_FILES, hash_file, pieces, workers
+from moorline.manifest import (
+    DIRECTORY,
+    FILE,
+    LINK,
+    MAX_LINK_BYTES,
+    MAX_NAME_BYTES,
+    MAX_PATH_BYTES,
+    Entry,
+    Manifest,
+    link_leaves,
+    shown,
+)
+
+Progress = Callable[[int, int, str], None]
+"""Called with bytes done, bytes in all (0: not known) and what is being done."""
+
+SECRETS = (b".git", b".env")
+_SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device node",
+            stat.S_IFBLK: "a device node"}  # fmt: skip
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a publish leaves out, replaces and accepts.
+
+    `excluded(path, is_directory)` leaves things out. `linked` are paths that live in the target's
+    `shared/`; a final slash says directory. `linked_root` is the absolute path of the target in a
+    store of layout tree, where a relative link would not lead to the target. `allow` names
+    `.git` or `.env` when they are meant.
+    """
+
+    excluded: Callable[[str, bool], bool] = lambda path, is_directory: False
+    linked: tuple[str, ...] = ()
+    linked_root: Optional[str] = None
+    allow: frozenset[str] = frozenset()
+    allow_external_links: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A directory as it was scanned. `replaced` are the linked paths, directories with a slash."""
+
+    root: str
+    manifest: Manifest
+    replaced: tuple[str, ...] = ()
+
+
+# -- scanning a source ----------------------------------------------------------------------------
+
+
+@dataclass
+class _Walk:
+    """What a walk has found so far: everything but the files' content."""
+
+    disk: Disk
+    rules: Rules
+    linked: dict[bytes, bool]
+    entries: list[Entry] = field(default_factory=list)
+    files: list[tuple[bytes, bytes]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def refuse(self, path: bytes, problem: str) -> None:
+        self.problems.append(Problem(shown(path), problem))
+
+
+def scan(
+    disk: Disk, root: AnyPath, rules: Rules = Rules(), progress: Progress = no_progress
+) -> Source:
+    """The manifest of the directory `root`.
+
+    Raises NotFound (no such directory), SourceRefused with every refused path, SourceChanged.
+    """
+    linked = {os.fsencode(name.rstrip("/")): name.endswith("/") for name in rules.linked}
+    walk = _Walk(disk, rules, linked)
+    name = os.fsdecode(root)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            f"nothing to publish: {name} is no directory. Build first, or name the build's folder."
+        ) from None
+    try:
+        _walk(walk, fd, b"")
+        _add_linked(walk)
+        if not walk.files and not walk.problems and len(walk.entries) <= 1:
+            raise SourceRefused(f"nothing to publish: {name} is empty. Build first.")
+        walk.entries.extend(_hash_files(walk, fd, progress))
+    finally:
+        os.close(fd)
+    if walk.problems:
+        raise SourceRefused(
+            f"{name} holds {len(walk.problems)} thing(s) that a build may not hold. "
+            "Remove them, leave them out with 'exclude', or allow them in moorline.toml.",
+            problems=sorted(walk.problems),
+        )
+    replaced = (os.fsdecode(path) + "/" * is_dir for path, is_dir in walk.linked.items())
+    return Source(name, Manifest.of(walk.entries), tuple(sorted(replaced)))
+
+
+def _walk(walk: _Walk, fd: int, path: bytes) -> None:
+    """Record the directory `fd` and all below it; `path` ends in a slash, or is empty."""
+    mode = os.fstat(fd).st_mode
+    if path:
+        _refuse_special_bits(walk, path[:-1], mode & ~stat.S_ISGID)
+    # The root is made by whoever deploys: mktemp's 0700 must not lock the web server out.
+    walk.entries.append(Entry(path[:-1] or b".", DIRECTORY, mode & 0o777 if path else 0o755, 0))
+    for named in walk.disk.names(fd):
+        here = path + named.name
+        if here in walk.linked:
+            walk.linked[here] |= named.kind == "d"
+        elif not walk.rules.excluded(os.fsdecode(here), named.kind == "d"):
+            _walk_one(walk, fd, path, named)
+
+
+def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named) -> None:
+    here = path + named.name
+    if len(named.name) > MAX_NAME_BYTES or len(here) > MAX_PATH_BYTES:
+        walk.refuse(here, "the name is too long")
+    elif named.name in SECRETS and os.fsdecode(named.name) not in walk.rules.allow:
+        walk.refuse(here, "is not published unless it is named: in 'exclude', 'linked' or 'allow'")
+    elif named.kind == "f":
+        walk.files.append((path[:-1] or b".", named.name))
+    elif named.kind == "l":
+        _walk_link(walk, fd, named.name, here)
+    elif named.kind == "d":
+        _walk_directory(walk, fd, named.name, here)
+    else:
+        kind = stat.S_IFMT(walk.disk.stat(named.name, at=fd).st_mode)
+        walk.refuse(here, f"is {_SPECIAL.get(kind, 'no file, directory or link')}")
+
+
+def _walk_directory(walk: _Walk, fd: int, name: bytes, here: bytes) -> None:
+    try:
+        inside = walk.disk.open_directory(name, at=fd)
+    except PermissionError:
+        walk.refuse(here, "cannot be read")
+        return
+    except OSError as error:
+        raise _changed(here, "vanished or was replaced") from error
+    try:
+        _walk(walk, inside, here + b"/")
+    finally:
+        os.close(inside)
+
+
+def _walk_link(walk: _Walk, fd: int, name: bytes, here: bytes) -> None:
+    target = walk.disk.read_link(name, at=fd)
+    if link_leaves(here, target) and not walk.rules.allow_external_links:
+        walk.refuse(here, f"is a link that leaves the build: {shown(target)}")
+    elif len(target) > MAX_LINK_BYTES:
+        walk.refuse(here, "is a link whose target is too long")
+    else:
+        walk.entries.append(Entry(here, LINK, 0o777, len(target), "", target))
+
+
+def _add_linked(walk: _Walk) -> None:
+    """A link into `shared/` for each linked path, and the directories that lead to it."""
+    known = {entry.path for entry in walk.entries if entry.kind == DIRECTORY}
+    for path in sorted(walk.linked):
+        parts = path.split(b"/")
+        for depth in range(1, len(parts)):
+            above = b"/".join(parts[:depth])
+            if above not in known:
+                known.add(above)
+                walk.entries.append(Entry(above, DIRECTORY, 0o755, 0))
+        target = linked_target(path, walk.rules.linked_root)
+        walk.entries.append(Entry(path, LINK, 0o777, len(target), "", target))
+
+
+def linked_target(path: bytes, root: Optional[str] = None) -> bytes:
+    """The text of the link that stands in for the linked `path`: from <target>/releases/<name>/
+    up to <target>/shared/; absolute when the tree is served from the share."""
+    if root is not None:
+        return os.fsencode(root.rstrip("/")) + b"/shared/" + path
+    return b"../" * (path.count(b"/") + 2) + b"shared/" + path
+
+
+def _hash_files(walk: _Walk, fd: int, progress: Progress) -> Iterable[Entry]:
+    """The entries of all files found, hashed by workers in pieces."""
+    files = walk.files
+    runs = pieces([0] * len(files))
+    size = _small_size(walk.disk, fd, files)
+
+    def job(index: int) -> list[tuple[Any, ...]]:
+        with Descent(walk.disk, fd) as descent:
+            return [_hash_one(walk.disk, descent, *files[i]) for i in runs[index]]
+
+    pool, done = workers(job, files=len(files), size_bytes=size), 0
+    try:
+        for index in range(len(runs)):
+            pool.put(index)
+        for index, results in pool.finish():
+            for number, (mode, bytes_, digest, problem) in zip(runs[index], results):
+                directory, name = files[number]
+                path = name if directory == b"." else directory + b"/" + name
+                done += bytes_
+                if problem in _CHANGES:
+                    raise _changed(path, problem)
+                if problem:
+                    walk.refuse(path, problem)
+                else:
+                    _refuse_special_bits(walk, path, mode)
+                    yield Entry(path, FILE, mode & 0o777, bytes_, digest)
+            progress(done, 0, "hashing")
+    finally:
+        pool.close()
+
+
+def _small_size(disk: Disk, fd: int, files: list[tuple[bytes, bytes]]) -> int:
+    """The bytes of few files; of many it does not matter, they are worth a second process."""
+    if len(files) > SMALL_FILES:
+        return SMALL_BYTES + 1
+    with Descent(disk, fd) as descent:
+        try:
+            return sum(disk.stat(name, descent.enter(directory)).st_size for directory, name in files)
+        except FileNotFoundError as error:
+            raise _changed(os.fsencode(error.filename or ""), "vanished") from error
+
+
+def _hash_one(
+    disk: Disk, descent: Descent, directory: bytes, name: bytes
+) -> tuple[int, int, str, str]:
+    """(mode, size, digest, problem) of one file; the problem is empty when there is none."""
+    try:
+        fd, before = disk.open_file(name, at=descent.enter(directory))
+    except PermissionError:
+        return 0, 0, "", "cannot be read"
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
+            raise
+        return 0, 0, "", _CHANGES[0]
+    try:
+        digest, size = hash_file(disk, fd, before.st_size)
+        after = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if size != before.st_size or _stamp(before) != _stamp(after):
+        return 0, 0, "", _CHANGES[1]
+    return before.st_mode, size, digest, ""
+
+
+_CHANGES = ("vanished or was replaced", "was written to")
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _changed(path: bytes, how: str) -> SourceChanged:
+    return SourceChanged(
+        f"the build changed while it was published: {shown(path)} {how}. Nothing was published. "
+        "Publish after the build has ended."
+    )
+
+
+def _refuse_special_bits(walk: _Walk, path: bytes, mode: int) -> None:
+    for bit, name in ((stat.S_ISUID, "setuid"), (stat.S_ISGID, "setgid"), (stat.S_ISVTX, "sticky")):
+        if mode & bit:
+            walk.refuse(path, f"is {name}")
+
+
+def source_content(disk: Disk, descent: Descent, entry: Entry) -> Iterator[bytes]:
+    """The bytes of a file of the source; raises SourceChanged if they are not those of the scan."""
+    directory, _, name = entry.path.rpartition(b"/")
+    try:
+        fd, _ = disk.open_file(name, descent.enter(directory or b"."))
+    except OSError as error:
+        raise _changed(entry.path, _CHANGES[0]) from error
+    state, size = hashlib.sha256(), 0
+    try:
+        while size < entry.size:
+            chunk = disk.read(fd, min(entry.size - size, 1 << 20))
+            if not chunk:
+                break
+            size += len(chunk)
+            state.update(chunk)
+            yield chunk
+        if state.hexdigest() != entry.digest:
+            raise _changed(entry.path, _CHANGES[1])
+    finally:
+        os.close(fd)
+
+
+# -- verifying a directory ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The outcome of a full verification: no problems means that every byte was read and right."""
+
+    problems: tuple[Problem, ...]
+    files: int
+    bytes: int
+
+
+def verify(
+    disk: Disk,
+    root: Union[int, AnyPath],
+    manifest: Manifest,
+    progress: Progress = no_progress,
+) -> Verified:
+    """Compare the directory `root` with `manifest`: every name, type, mode, link and byte.
+
+    All differences are listed, sorted by path. Raises OSError only when `root` itself cannot be
+    opened or the disk fails.
+    """
+    children: dict[bytes, list[Entry]] = {}
+    for entry in manifest.entries:
+        if entry.kind == DIRECTORY:
+            children[entry.path] = []
+        if entry.path != b".":
+            children[entry.path.rpartition(b"/")[0] or b"."].append(entry)
+    directories = list(children)
+    runs = pieces([sum(e.size + 4096 for e in children[d]) for d in directories])
+    fd = os.dup(root) if isinstance(root, int) else disk.open_directory(root)
+
+    def job(index: int) -> tuple[list[tuple[str, str]], int, int]:
+        check = _Check(disk, manifest)
+        with Descent(disk, fd) as descent:
+            for number in runs[index]:
+                check.directory(descent, directories[number], children[directories[number]])
+        return [(p.path, p.problem) for p in check.problems], check.files, check.bytes
+
+    try:
+        return _verify(disk, fd, manifest, job, len(runs), progress)
+    finally:
+        os.close(fd)
+
+
+def _verify(
+    disk: Disk, fd: int, manifest: Manifest, job: Any, runs: int, progress: Progress
+) -> Verified:
+    latency = _latency(disk, fd, manifest)
+    pool = workers(
+        job, files=len(manifest.files), size_bytes=manifest.size_bytes, latency_s=latency
+    )  # fmt: skip
+    problems: list[Problem] = []
+    files = size = 0
+    try:
+        for index in range(runs):
+            pool.put(index)
+        for _, (found, more_files, more_bytes) in pool.finish():
+            problems += [Problem(*pair) for pair in found]
+            files, size = files + more_files, size + more_bytes
+            progress(size, manifest.size_bytes, "verifying")
+    finally:
+        pool.close()
+    return Verified(tuple(sorted(problems)), files, size)
+
+
+def _latency(disk: Disk, fd: int, manifest: Manifest) -> float:
+    """Seconds to open one file, the least of a few: tells a local disk from a network."""
+    times = []
+    with Descent(disk, fd) as descent:
+        for entry in manifest.files[:3] if len(manifest.files) > SMALL_FILES else []:
+            directory, _, name = entry.path.rpartition(b"/")
+            start = time.perf_counter()
+            try:
+                os.close(disk.open_file(name, at=descent.enter(directory or b"."))[0])
+            except OSError:
+                continue
+            times.append(time.perf_counter() - start)
+    return min(times, default=0.0)
+
+
+class _Check:
+    """Compares directories with their entries and collects what differs."""
+
+    def __init__(self, disk: Disk, manifest: Manifest) -> None:
+        self.disk = disk
+        self.manifest = manifest
+        self.problems: list[Problem] = []
+        self.files = 0
+        self.bytes = 0
+
+    def differs(self, path: bytes, problem: str) -> None:
+        self.problems.append(Problem(shown(path), problem))
+
+    def directory(self, descent: Descent, path: bytes, expected: list[Entry]) -> None:
+        try:
+            fd = descent.enter(path)
+            found = {named.name: named.kind for named in self.disk.names(fd)}
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+                raise
+            if path == b".":
+                self.differs(path, "cannot be opened as a directory")
+            for entry in expected:
+                self.differs(entry.path, "missing")
+            return
+        self.mode(self.manifest.by_path[path], os.fstat(fd).st_mode)
+        for entry in expected:
+            name = entry.path.rpartition(b"/")[2]
+            kind = found.pop(name, None)
+            if kind is None:
+                self.differs(entry.path, "missing")
+            elif kind != entry.kind:
+                self.differs(entry.path, f"is {_noun(kind)}, should be {_noun(entry.kind)}")
+            elif kind == FILE:
+                self.file(fd, name, entry)
+            elif kind == LINK:
+                self.link(fd, name, entry)
+        for name, kind in found.items():
+            here = name if path == b"." else path + b"/" + name
+            self.differs(here, f"extra {_noun(kind).split()[-1]}")
+
+    def mode(self, entry: Entry, mode: int) -> None:
+        if mode & 0o7777 != entry.mode:
+            self.differs(entry.path, f"mode is {mode & 0o7777:o}, should be {entry.mode:o}")
+
+    def link(self, fd: int, name: bytes, entry: Entry) -> None:
+        try:
+            target = self.disk.read_link(name, at=fd)
+        except FileNotFoundError:
+            self.differs(entry.path, "missing")
+            return
+        if target != entry.target:
+            self.differs(entry.path, f"leads to {shown(target)}, should be {shown(entry.target)}")
+
+    def file(self, directory: int, name: bytes, entry: Entry) -> None:
+        try:
+            fd, status = self.disk.open_file(name, at=directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.EINVAL):
+                raise
+            self.differs(entry.path, f"cannot be opened: {error.strerror}")
+            return
+        try:
+            digest, size = hash_file(self.disk, fd, entry.size)
+        finally:
+            os.close(fd)
+        self.files += 1
+        self.bytes += size
+        self.mode(entry, status.st_mode)
+        if size != entry.size:
+            found = "more" if size > entry.size else str(size)
+            self.differs(entry.path, f"has {found} bytes, should be {entry.size}")
+        elif digest != entry.digest:
+            self.differs(entry.path, "content differs")
+
+
+def _noun(kind: str) -> str:
+    return {"f": "a file", "d": "a directory", "l": "a link"}.get(kind, "a special file")
