@@ -33,8 +33,8 @@ lint: $(DEV) ## format, lint and types, changing nothing
 	$(BIN)/mypy
 
 format: $(DEV) ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
 
 wheel: $(DEV) ## build dist/moorline-VERSION-py3-none-any.whl and the source archive
 	$(BIN)/python -m build --no-isolation

@@ -11,6 +11,7 @@ import random
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 SEED = "moorline"
 POST_COUNT = 3000
@@ -18,6 +19,9 @@ IMAGE_COUNT = 1500
 IMAGE_WIDTH_PX = 640
 FIRST_DAY = datetime.date(2017, 3, 1)
 
+Post = dict[str, Any]  # one file of content/posts, as JSON
+
+# fmt: off
 AUTHORS = ["Ada Lindqvist", "Tom Farrell", "Ines Moreau", "Jonas Brandt", "Ruth Okafor"]
 TAGS = ["rope", "canvas", "hardware", "weather", "repairs", "harbour", "tools", "winter"]
 ITEMS = [
@@ -25,25 +29,32 @@ ITEMS = [
     "anchor chain", "snatch block", "rope fender", "boat hook", "deck brush", "storm jib",
     "hemp hawser", "signal flag", "tide table", "copper rivet", "oak thole pin", "bilge pump",
 ]
-QUALITIES = ["worn", "new", "spare", "borrowed", "well-kept", "tarred", "short", "long", "second-hand"]
+QUALITIES = [
+    "worn", "new", "spare", "borrowed", "well-kept", "tarred", "short", "long", "second-hand",
+]
 PLACES = [
     "on the north quay", "behind the shop", "in the outer harbour", "at the slipway",
     "under the crane", "beside the chandler's bench", "off the breakwater", "in the loft",
 ]
-PEOPLE = ["We", "A customer", "The harbour master", "Two fishermen", "Our apprentice", "The ferry crew"]
+PEOPLE = [
+    "We", "A customer", "The harbour master", "Two fishermen", "Our apprentice", "The ferry crew",
+]
 DEEDS = [
     "tested", "repaired", "sold", "measured", "weighed", "photographed", "dried", "oiled",
     "carried home", "compared", "hung up", "took apart",
 ]
 ENDINGS = [
     ", and it held through the night", " before the wind turned", " while the rain lasted",
-    ", which took longer than planned", " and wrote down the figures", " for the third time this year",
-    " and would do it again", " because the last one had chafed through", " at half the usual price",
+    ", which took longer than planned", " and wrote down the figures",
+    " for the third time this year", " and would do it again",
+    " because the last one had chafed through", " at half the usual price",
 ]
 TITLES = [
-    "How to choose a {quality} {item}", "The {quality} {item} {place}", "A {quality} {item}, one year on",
-    "What a {quality} {item} is worth", "Mending a {quality} {item} {place}", "Notes on the {quality} {item}",
+    "How to choose a {quality} {item}", "The {quality} {item} {place}",
+    "A {quality} {item}, one year on", "What a {quality} {item} is worth",
+    "Mending a {quality} {item} {place}", "Notes on the {quality} {item}",
 ]
+# fmt: on
 
 
 def generate(site: Path) -> None:
@@ -58,7 +69,7 @@ def generate(site: Path) -> None:
         write_image(site, image_name(number))
 
 
-def write_post(site: Path, post: dict) -> None:
+def write_post(site: Path, post: Post) -> None:
     text = json.dumps(post, indent=2, ensure_ascii=False) + "\n"
     post_file(site, post["slug"]).write_text(text, encoding="utf-8")
 
@@ -80,7 +91,7 @@ def random_for(kind: str, name: object) -> random.Random:
     return random.Random(f"{SEED}/{kind}/{name}")
 
 
-def make_post(number: int) -> dict:
+def make_post(number: int) -> Post:
     rng = random_for("post", number)
     title = rng.choice(TITLES).format(
         quality=rng.choice(QUALITIES), item=rng.choice(ITEMS), place=rng.choice(PLACES)
@@ -98,7 +109,7 @@ def make_post(number: int) -> dict:
     }
 
 
-def make_figures(rng: random.Random, number: int) -> list[dict]:
+def make_figures(rng: random.Random, number: int) -> list[dict[str, str]]:
     """Every image is in two posts or more; every third post shows a second one."""
     first = (number - 1) % IMAGE_COUNT + 1
     shown = [first] if number % 3 else [first, first % IMAGE_COUNT + 1]
@@ -119,7 +130,7 @@ def make_sentence(rng: random.Random) -> str:
     )
 
 
-def add_related(posts: list[dict]) -> None:
+def add_related(posts: list[Post]) -> None:
     """Four links a post, to any of the others."""
     for post in posts:
         others = random_for("related", post["number"]).sample(posts, 5)
@@ -158,10 +169,14 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def stored(data: bytes) -> bytes:
-    """`data` as a zlib stream of stored blocks, spelled out: what a compressor emits differs by its version."""
+    """`data` as a zlib stream of stored blocks.
+
+    Spelled out, because what a compressor emits differs from one version to the next.
+    """
     blocks = [data[at : at + 0xFFFF] for at in range(0, len(data), 0xFFFF)]
     framed = b"".join(
-        struct.pack("<BHH", block is blocks[-1], len(block), len(block) ^ 0xFFFF) + block for block in blocks
+        struct.pack("<BHH", block is blocks[-1], len(block), len(block) ^ 0xFFFF) + block
+        for block in blocks
     )
     return b"\x78\x01" + framed + struct.pack(">I", zlib.adler32(data))
 

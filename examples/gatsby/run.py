@@ -1,7 +1,7 @@
 """Build the example site twice, before and after a small edit, and ship both builds with Moorline.
 
-    python3 run.py build    npm ci, generate, build A, edit one post and add one image, build B, compare
-    python3 run.py ship     publish and deploy A, then B, with every layout and mode, and check what is live
+`run.py build`: install, generate, build A, edit one post and add one image, build B, compare.
+`run.py ship`: publish and deploy A, then B, with every layout and mode, and check what is live.
 """
 
 import argparse
@@ -25,6 +25,7 @@ MARKER = ".made-by-run-py"
 EDITED_POST = 1500
 ADDED_IMAGE = "added-photo.png"
 PATHS_SHOWN = 20
+BUILD_IDS = {"A": "a", "B": "b"}
 MODES = {"pack": ["copy"], "tree": ["copy", "link"]}
 
 
@@ -32,13 +33,13 @@ class Failure(Exception):
     """Something the user can mend; its text says what."""
 
 
-# --- build ---------------------------------------------------------------------------------------
+# --- build -------------------------------------------------------------------
 
 
 def build(out: Path) -> None:
     if not (SITE / GATSBY).exists():
         with timed("npm ci"):
-            run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], SITE)
+            run(["npm", "ci", "--ignore-scripts", "--no-audit", "--loglevel=error"], SITE)
     with timed("clean and generate"):
         clean()
         generate.generate(SITE)
@@ -89,14 +90,14 @@ def report(tree_a: Path, tree_b: Path) -> None:
     print(f"unchanged: {len(a.keys() & b.keys()) - len(differences['changed'])}")
 
 
-# --- ship ----------------------------------------------------------------------------------------
+# --- ship --------------------------------------------------------------------
 
 
 def ship(out: Path, moorline: str) -> None:
     program = find_program(moorline)
-    for name in ("A", "B"):
+    for name in BUILD_IDS:
         if not (out / name).is_dir():
-            raise Failure(f"{out / name} is missing. Run first: {Path(__file__).name} build --out {out}")
+            raise Failure(f"{out / name} is missing. Run first: run.py build --out {out}")
     remove(out / "ship")
     os.sync()  # so that writing back the builds does not slow down what is timed below
     for layout, modes in MODES.items():
@@ -112,24 +113,30 @@ def ship_layout(out: Path, layout: str, modes: list[str], program: str) -> None:
         run_shown([program, *arguments], folder)
 
     moorline("init", "--store", "store", "--layout", layout, "--app", "gatsby")
-    for name in ("A", "B"):
-        moorline("publish", f"../../{name}", "--store", "store", "--bundle", f"{name.lower()}.zip", "--id", name.lower())
+    for name, build_id in BUILD_IDS.items():
+        tree = f"../../{name}"
+        moorline(
+            "publish", tree, "--store", "store", "--bundle", f"{build_id}.zip", "--id", build_id
+        )
     for mode in modes:
-        for name in ("A", "B"):
-            moorline("deploy", f"{name.lower()}.zip", "--target", f"site-{mode}", "--mode", mode)
+        for name, build_id in BUILD_IDS.items():
+            moorline("deploy", f"{build_id}.zip", "--target", f"site-{mode}", "--mode", mode)
             check_live(folder / f"site-{mode}" / "current", out / name)
 
 
 def check_live(current: Path, build_folder: Path) -> None:
     """Do not take Moorline's word: compare what is live with the build, file by file."""
     live, built = hash_tree(current.resolve()), hash_tree(build_folder)
-    if live != built:
-        paths = sorted(path for path in live.keys() | built.keys() if live.get(path) != built.get(path))
-        raise Failure(f"{current} differs from {build_folder} in {len(paths)} files, the first is {paths[0]}")
-    print(f"# {current.parent.name}/current holds exactly {build_folder.name}: {len(live)} files compared by SHA-256")
+    wrong = sorted(path for path in live.keys() | built.keys() if live.get(path) != built.get(path))
+    if wrong:
+        raise Failure(
+            f"{current}: {len(wrong)} files differ from {build_folder}, such as {wrong[0]}"
+        )
+    shown = f"{current.parent.name}/{current.name}"
+    print(f"# {shown} holds exactly {build_folder.name}: {len(live):,} files compared by SHA-256")
 
 
-# --- running and measuring -----------------------------------------------------------------------
+# --- running and measuring ---------------------------------------------------
 
 
 def run(command: list[str], folder: Path, settings: dict[str, str] | None = None) -> None:
@@ -189,7 +196,7 @@ def describe(tree: Path) -> str:
     return f"{len(sizes_bytes):,} files, {folders:,} directories, {sum(sizes_bytes) / 1e6:.0f} MB"
 
 
-# --- command line --------------------------------------------------------------------------------
+# --- command line ------------------------------------------------------------
 
 
 def prepare_out(out: Path) -> Path:
@@ -202,10 +209,12 @@ def prepare_out(out: Path) -> Path:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("step", choices=["build", "ship"])
-    parser.add_argument("--out", type=Path, default=SITE / "builds", help="where the builds go (default: builds)")
-    parser.add_argument("--moorline", default="moorline", help="the program to ship with (default: on PATH)")
+    parser.add_argument("--out", type=Path, default=SITE / "builds", help="folder for the builds")
+    parser.add_argument("--moorline", default="moorline", help="program to ship with")
     return parser.parse_args()
 
 
@@ -217,7 +226,7 @@ def main() -> int:
             build(out)
         else:
             ship(out, arguments.moorline)
-    except Failure as failure:
+    except (Failure, OSError) as failure:
         print(f"run.py: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -36,6 +36,9 @@ class NewTree:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._descent.close()
 
     def parent(self, path: bytes) -> tuple[int, bytes]:

@@ -6,12 +6,38 @@ nothing; long ones report through `progress`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import difflib
+import getpass
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Optional
 
-from moorline.build import Build, BuildId, Pin, Release, TargetRecord
-from moorline.errors import Problem
-from moorline.manifest import Difference, Manifest
+from moorline import __version__
+from moorline.agent_file import agent_bytes
+from moorline.build import Build, BuildId, Pin, Release, TargetRecord, build_id
+from moorline.bundle import Bundle, bundle_files, read_bundle, write_bundle, zip_bytes
+from moorline.config import CONFIG_NAME, Config, new_config_text
+from moorline.disk import Disk, remove_tree, write_file
+from moorline.errors import ConfigError, NotFound, Problem, translated
+from moorline.golive import GoLive
+from moorline.layout import Written
+from moorline.layout.pack import read_index
+from moorline.ledger.directory import DirectoryLedger
+from moorline.manifest import Difference, Manifest, difference
+from moorline.place import Placement
+from moorline.publishing import Publisher
+from moorline.scan import Progress, Rules, Source, Verified, no_progress, scan
+from moorline.scan import verify as verify_tree
+from moorline.settings import Hook, Settings, settings_of
+from moorline.store import OpenBuild, Store, init_store, open_store
+from moorline.target import Target, find_release, open_target, previous_of
+from moorline.wanted import Wanted, from_bundle, from_history, from_ledger, host_policy
+
+DISK = Disk()
 
 
 @dataclass(frozen=True)
@@ -58,3 +84,450 @@ class VerifyResult:
     bytes: int
     seconds: float
     where: str  # the store's or the target's path
+
+
+@dataclass(frozen=True)
+class InitResult:
+    store: str
+    store_id: str
+    app: str
+    layout: str
+    config: str
+    config_written: bool
+
+
+@dataclass(frozen=True)
+class BuildLine:
+    """One row of `builds`: newest first. `present` is False for a build that only the ledger
+    remembers; `live_on` are targets (roots, or stages) that serve it; `pins` reasons that keep it."""
+
+    build: Build
+    present: bool
+    live_on: tuple[str, ...]
+    pins: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShowResult:
+    line: BuildLine
+    manifest: Manifest
+    path: str  # the build's folder in the store
+    packs: tuple[tuple[str, int], ...]  # layout pack: token, bytes
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    id: BuildId
+    path: str
+    files: int
+    bytes: int
+    seconds: float
+
+
+# -- stores and builds ----------------------------------------------------------------------------
+
+
+def init(
+    path: str, *, app: str, layout: str = "pack", folder: str = ".", disk: Disk = DISK
+) -> InitResult:
+    """Make a store at `path` and a commented moorline.toml in `folder`; both only when missing."""
+    with translated("init"), init_store(disk, path, app=app, layout=layout) as store:
+        config = os.path.join(folder, CONFIG_NAME)
+        text = new_config_text(app, os.path.abspath(path), layout).encode()
+        try:
+            write_file(disk, config, text)
+            written = True
+        except FileExistsError:
+            written = False
+        return InitResult(
+            os.path.abspath(path), store.id, store.app, store.layout, config, written
+        )
+
+
+def publish(
+    source: str, *, config: Config, id: str | None = None, bundle: str | None = None,
+    progress: Progress = no_progress, dry_run: bool = False, disk: Disk = DISK,
+    environment: Mapping[str, str] = os.environ,
+) -> PublishResult:  # fmt: skip
+    """Store the directory `source` as a build, and write its bundle.
+
+    Without `id` the name comes from CodeBuild's variables in `environment`, else from time and
+    content. With `dry_run` nothing is written: the result tells id, digest and size.
+    """
+    started = time.monotonic()
+    with translated("publish"), _open(disk, config) as store:
+        scanned = scan(disk, source, _rules(config, store), progress)
+        name = build_id(id or default_id(environment, scanned.manifest.digest, disk.now()))
+        pinned = _pinned(config, store, scanned)
+        agent = agent_bytes()
+        reference = Bundle(
+            id=name, digest=scanned.manifest.digest,
+            manifest_bytes=len(scanned.manifest.text), settings=pinned.digest,
+            agent=hashlib.sha256(agent).hexdigest(),
+        )  # fmt: skip
+        files = _bundle_files(reference, pinned, store, bundle)
+        if dry_run:
+            done = Written(0, 0, 0)
+            return _published(name, scanned, done, False, None, 0, started)
+        store.put(b"agent", f"{reference.agent}.pyz", agent)
+        store.put(b"settings", f"{pinned.digest}.json", pinned.text)
+        revision = environment.get("CODEBUILD_RESOLVED_SOURCE_VERSION", "")
+        published = Publisher(store, progress).publish(
+            scanned, name, revision=revision, tool=f"moorline {__version__}"
+        )
+        ledger = DirectoryLedger(disk, store.root)
+        if ledger.build(name) != published.build:
+            ledger.write_build(published.build)
+        size = write_bundle(disk, bundle, files) if bundle and files else 0
+        return _published(
+            name, scanned, published.written, published.already, bundle, size, started
+        )
+
+
+def default_id(environment: Mapping[str, str], digest: str, now: float) -> str:
+    """A build id that sorts by time and names its origin.
+
+    CODEBUILD_BUILD_NUMBER counts the builds of a project; CODEBUILD_BUILD_ID has a colon, which no
+    id may have (AWS CodeBuild user guide, environment variables).
+    """
+    number = environment.get("CODEBUILD_BUILD_NUMBER", "")
+    commit = environment.get("CODEBUILD_RESOLVED_SOURCE_VERSION", "")[:8]
+    if number:
+        return f"{number}-{commit or digest[:8]}"
+    build = environment.get("CODEBUILD_BUILD_ID", "").replace(":", "-")
+    if build:
+        return build
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{digest[:8]}"
+
+
+def builds(config: Config, *, disk: Disk = DISK) -> tuple[BuildLine, ...]:
+    """Every build of the store and every build that the ledger remembers, newest first."""
+    with translated("builds"), _open(disk, config) as store:
+        ledger = DirectoryLedger(disk, store.root)
+        present = {build.id: build for build in store.builds()}
+        known = {build.id: build for build in ledger.builds()}
+        targets, pins = ledger.targets(), ledger.pins()
+    every = sorted({**known, **present}.values(), key=lambda build: -build.sequence)
+    return tuple(_line(build, build.id in present, targets, pins) for build in every)
+
+
+def show(id: str, *, config: Config, disk: Disk = DISK) -> ShowResult:
+    """One build in detail."""
+    with translated("show"), _open(disk, config) as store, _build(store, id) as opened:
+        ledger = DirectoryLedger(disk, store.root)
+        manifest = opened.manifest()
+        packs = ()
+        if store.layout == "pack":
+            packs = tuple(read_index(disk, opened.folder).packs.items())
+        line = _line(opened.build, True, ledger.targets(), ledger.pins())
+        return ShowResult(line, manifest, opened.path, packs)
+
+
+def diff(a: str, b: str, *, config: Config, disk: Disk = DISK) -> Difference:
+    """What changed from build `a` to build `b`."""
+    with translated("diff"), _open(disk, config) as store:
+        with _build(store, a) as first, _build(store, b) as second:
+            return difference(first.manifest(), second.manifest())
+
+
+def export(
+    id: str, directory: str, *, config: Config, progress: Progress = no_progress, disk: Disk = DISK
+) -> ExportResult:
+    """A plain folder of any build, every byte verified. `directory` must not exist yet."""
+    started = time.monotonic()
+    with translated("export"), _open(disk, config) as store, _build(store, id) as opened:
+        manifest = opened.manifest()
+        try:
+            disk.make_directory(directory)
+        except FileExistsError:
+            raise ConfigError(f"{directory} exists. Name a new folder for the export.") from None
+        root = disk.open_directory(directory)
+        try:
+            Placement(
+                disk, root, manifest, opened.times(manifest), opened.reader(), [], None, progress
+            ).run()
+            disk.sync_all(root)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                parent = disk.open_directory(os.path.dirname(os.path.abspath(directory)))
+                remove_tree(disk, os.fsencode(os.path.basename(directory.rstrip("/"))), parent)
+                os.close(parent)
+            raise
+        finally:
+            os.close(root)
+        seconds = time.monotonic() - started
+        files = len(manifest.files)
+        return ExportResult(opened.build.id, directory, files, manifest.size_bytes, seconds)
+
+
+def pin(id: str, *, config: Config, reason: str, disk: Disk = DISK) -> Pin:
+    """Keep a build, whatever the policy says, until it is unpinned."""
+    if not reason.strip():
+        raise ConfigError("a pin needs a reason: whoever cleans up will read it.")
+    with translated("pin"), _open(disk, config) as store, _build(store, id) as opened:
+        made = Pin(opened.build.id, reason, getpass.getuser(), int(disk.now()))
+        DirectoryLedger(disk, store.root).write_pin(made)
+        return made
+
+
+def unpin(id: str, *, config: Config, disk: Disk = DISK) -> int:
+    """Take a person's pin away; returns how many there were (0 or 1)."""
+    with translated("unpin"), _open(disk, config) as store:
+        return int(DirectoryLedger(disk, store.root).remove_pin(build_id(id)))
+
+
+# -- targets --------------------------------------------------------------------------------------
+
+
+def deploy(
+    what: str, *, config: Config, target: str | None = None, mode: str | None = None,
+    checks: Sequence[Hook] = (), stage: str = "", trust_store: bool = False,
+    progress: Progress = no_progress, dry_run: bool = False, disk: Disk = DISK,
+) -> DeployResult:  # fmt: skip
+    """Make a build live on one target: `what` is a bundle (folder or zip) or a build id.
+
+    A bundle vouches for the content. For an id only the ledger does, and the result says so.
+    """
+    started = time.monotonic()
+    with translated("deploy"):
+        store = host_policy(disk).store or config.store or config.settings.store
+        if not store:
+            store = config.store_path()
+        root = target or config.target
+        wanted = _wanted(disk, what, store, root, mode or "", stage, config)
+        if checks:
+            settings = replace(wanted.settings, check=(*wanted.settings.check, *checks))
+            wanted = replace(wanted, settings=settings)
+        root = root or wanted.settings.root or config.target_root(stage)
+        if dry_run:
+            return _would(wanted, root, started)
+        with open_target(disk, root) as opened:
+            return _go(disk, opened, wanted, progress, started)
+
+
+def rollback(
+    *, config: Config, target: str | None = None, to: str | None = None, stage: str = "",
+    trust_store: bool = False, progress: Progress = no_progress, dry_run: bool = False,
+    disk: Disk = DISK,
+) -> DeployResult:  # fmt: skip
+    """The previous good release of a target live again, or build `to`.
+
+    A release that the target holds needs nothing of the share.
+    """
+    started = time.monotonic()
+    with translated("rollback"):
+        root = target or config.target_root(stage)
+        store = config.store or config.settings.store
+        with open_target(disk, root, make=False) as opened:
+            wanted = _back(disk, opened, to, store, stage, trust_store, config)
+            if dry_run:
+                return _would(wanted, opened.root, started)
+            return _go(disk, opened, wanted, progress, started)
+
+
+def status(config: Config, *, disk: Disk = DISK) -> tuple[TargetRecord, ...]:
+    """What each target said last in the ledger."""
+    with translated("status"), _open(disk, config) as store:
+        return tuple(DirectoryLedger(disk, store.root).targets())
+
+
+def history(target: str, *, disk: Disk = DISK) -> tuple[Release, ...]:
+    """The rows of a target's history, oldest first."""
+    with translated("history"), open_target(disk, target, make=False) as opened:
+        return tuple(opened.history())
+
+
+def verify(
+    *, config: Config, id: str | None = None, target: str | None = None, everything: bool = False,
+    progress: Progress = no_progress, disk: Disk = DISK,
+) -> tuple[VerifyResult, ...]:  # fmt: skip
+    """Hash a build of the store, every build, or what a target serves; list every difference."""
+    with translated("verify"):
+        if target:
+            return (_verify_target(disk, target, progress),)
+        with _open(disk, config) as store:
+            ids = [build.id for build in store.builds()] if everything else [build_id(id or "")]
+            return tuple(_verify_build(store, one, progress) for one in ids)
+
+
+# -- the steps ------------------------------------------------------------------------------------
+
+
+def _open(disk: Disk, config: Config) -> Store:
+    return open_store(disk, config.store_path(), app=config.app or None)
+
+
+def _build(store: Store, id: str) -> OpenBuild:
+    name = build_id(id)
+    known = store.ids()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "'moorline builds' lists them."
+        raise NotFound(f"no build {name} in the store at {store.path}. {hint}")
+    return store.open_build(name)
+
+
+def _rules(config: Config, store: Store) -> Rules:
+    linked = config.settings.linked
+    root = config.settings.root if store.layout == "tree" else None
+    if linked and store.layout == "tree" and not root:
+        raise ConfigError(
+            "linked paths in a store of layout tree need 'root' in the table [target]: the build "
+            "is served from the share, so its links must name the target's folder."
+        )
+    return Rules(
+        excluded=config.excluded(), linked=linked, linked_root=root, allow=config.allow,
+        allow_external_links=config.allow_external_links,
+    )  # fmt: skip
+
+
+def _pinned(config: Config, store: Store, source: Source) -> Settings:
+    """The settings as the bundle pins them: for this store, with each linked path's kind known."""
+    tables = dict(config.settings.tables)
+    if source.replaced:
+        tables["target"] = {**tables.get("target", {}), "linked": list(source.replaced)}
+    return settings_of(tables, app=store.app, store_id=store.id)
+
+
+def _bundle_files(
+    reference: Bundle, settings: Settings, store: Store, out: str | None
+) -> dict[str, bytes]:
+    """The bundle in memory, its size checked, before anything is published."""
+    if not out:
+        return {}
+    path = settings.store or os.path.abspath(store.path)
+    files = bundle_files(reference, store=path, root=settings.root)
+    if out.endswith(".zip"):
+        zip_bytes(files)
+    return files
+
+
+def _published(
+    id: BuildId, source: Source, written: Written, already: bool, bundle: str | None, size: int,
+    started: float,
+) -> PublishResult:  # fmt: skip
+    manifest = source.manifest
+    return PublishResult(
+        id=id,
+        digest=manifest.digest,
+        files=len(manifest.files),
+        bytes=manifest.size_bytes,
+        new_files=written.new_files,
+        new_bytes=written.new_bytes,
+        linked_files=written.linked_files,
+        seconds=time.monotonic() - started,
+        bundle=bundle,
+        bundle_bytes=size,
+        already=already,
+        repaired=written.repaired,
+        replaced=source.replaced,
+    )
+
+
+def _line(
+    build: Build, present: bool, targets: Sequence[TargetRecord], pins: Sequence[Pin]
+) -> BuildLine:
+    live = sorted({t.stage or t.root for t in targets if t.current == build.id})
+    reasons = [pin.reason for pin in pins if pin.id == build.id]
+    return BuildLine(build, present, tuple(live), tuple(reasons))
+
+
+def _wanted(
+    disk: Disk, what: str, store: str, root: str, mode: str, stage: str, config: Config
+) -> Wanted:
+    if what.endswith(".zip") or "/" in what or os.path.isdir(what):
+        bundle = read_bundle(disk, what)
+        return from_bundle(disk, bundle, store=store, root=root, mode=mode, stage=stage)
+    return from_ledger(
+        disk, build_id(what), store=store, settings=config.settings, mode=mode, stage=stage
+    )
+
+
+def _back(
+    disk: Disk, target: Target, to: str | None, store: str, stage: str, trust_store: bool,
+    config: Config,
+) -> Wanted:  # fmt: skip
+    """What a rollback goes to: the previous good release, or `to` wherever it is known."""
+    rows = target.history()
+    row = find_release(rows, build_id(to)) if to else previous_of(rows, target.live_id())
+    if row is not None:
+        return from_history(target, row, store=store, stage=stage, trust_store=trust_store)
+    if to and store:
+        settings = config.settings
+        return from_ledger(
+            disk, build_id(to), store=store, settings=settings, stage=stage, reason="rollback"
+        )
+    raise NotFound(
+        f"{target.root} has no release to go back to: its history knows no other build that passed "
+        "its check. Deploy a bundle instead.",
+        live=target.live_id(),
+    )
+
+
+def _go(
+    disk: Disk, target: Target, wanted: Wanted, progress: Progress, started: float
+) -> DeployResult:
+    with target.lock():
+        go = GoLive(disk, target, wanted, progress)
+        go.run()
+        rows, live = target.history(), target.live_id()
+        before = previous_of(rows, live)
+    placed, notes = go.outcome.placed, list(go.outcome.notes)
+    if wanted.source == "share":
+        notes.append("only the ledger on the share vouches for this content, no bundle")
+    return DeployResult(
+        id=wanted.id,
+        live=live,
+        target=target.root,
+        mode=wanted.mode,
+        previous=before.id if before else None,
+        pinned=go.outcome.pinned,
+        seconds=time.monotonic() - started,
+        verified_files=placed.verified_files,
+        copied_files=placed.copied_files,
+        copied_bytes=placed.copied_bytes,
+        reused_files=placed.reused_files,
+        notes=tuple(notes),
+    )
+
+
+def _would(wanted: Wanted, root: str, started: float) -> DeployResult:
+    """The outcome of a dry run: what would go live, and nothing done."""
+    return DeployResult(
+        id=wanted.id, live=None, target=os.path.realpath(root), mode=wanted.mode, previous=None,
+        pinned=False, seconds=time.monotonic() - started, verified_files=0, copied_files=0,
+        copied_bytes=0, reused_files=0, notes=("dry run: nothing was changed",),
+    )  # fmt: skip
+
+
+def _verify_build(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
+    started = time.monotonic()
+    with _build(store, id) as opened:
+        found = opened.verify(opened.manifest(), progress)
+        return _verified(id, found, opened.path, started)
+
+
+def _verify_target(disk: Disk, root: str, progress: Progress) -> VerifyResult:
+    started = time.monotonic()
+    with open_target(disk, root, make=False) as target:
+        live = target.live(target.history())
+        manifest = target.manifest(live.digest) if live is not None else None
+        if live is None or manifest is None:
+            raise NotFound(f"nothing is live on {target.root} that its history knows.")
+        found = verify_tree(disk, target.path_of(live.place), manifest, progress)
+        hinted = tuple(Problem(p.path, p.problem + _hint(p)) for p in found.problems)
+        return _verified(live.id, replace(found, problems=hinted), target.root, started)
+
+
+def _hint(problem: Problem) -> str:
+    """The cure for what an application wrote into its release."""
+    if not problem.problem.startswith("extra"):
+        return ""
+    folder = problem.path + "/" if problem.problem.endswith("directory") else problem.path
+    return f' (if the application writes it: linked = ["{folder}"])'
+
+
+def _verified(id: BuildId, found: Verified, where: str, started: float) -> VerifyResult:
+    seconds = time.monotonic() - started
+    ok = not found.problems
+    return VerifyResult(id, ok, found.problems, found.files, found.bytes, seconds, where)

@@ -1,0 +1,228 @@
+"""Run the hooks of a target: programs with argument lists, and checks that ask a URL.
+
+A hook never gets a shell, a terminal, standard input, or more environment than it needs. It has a
+time limit for its whole process group, and what it prints is bounded: the last part is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import pwd
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import Mapping, Optional
+
+from moorline.disk import Disk, read_file, write_file
+from moorline.errors import ConfigError, HookFailed, Mismatch
+from moorline.manifest import FILE, Manifest, shown
+from moorline.settings import Hook
+
+TAIL_BYTES = 4096
+ANSWER_BYTES = 1 << 20
+TERMINATE_S = 5.0
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What hooks are told: the build, the one before, where the release lies, and why."""
+
+    id: str
+    previous: str
+    release: str
+    stage: str
+    reason: str
+    manifest: Manifest
+    private_copy: bool  # the release lies on the share: run a verified copy of its programs
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self, home: str, user: str) -> dict[str, str]:
+        return {
+            **self.variables,
+            "PATH": PATH,
+            "LANG": "C.UTF-8",
+            "HOME": home,
+            "USER": user,
+            "MOORLINE_ID": self.id,
+            "MOORLINE_PREVIOUS": self.previous,
+            "MOORLINE_RELEASE": self.release,
+            "MOORLINE_STAGE": self.stage,
+            "MOORLINE_REASON": self.reason,
+        }
+
+
+def run_hook(disk: Disk, hook: Hook, moment: Moment, name: str) -> None:
+    """Run one hook, with its retries. Raises HookFailed with the end of what it printed."""
+    failure = ""
+    for attempt in range(hook.retries + 1):
+        if attempt:
+            time.sleep(hook.retry_wait_s)
+        failure = _ask(hook) if hook.url else _run(disk, hook, moment)
+        if not failure:
+            return
+    times = f" ({hook.retries + 1} times)" if hook.retries else ""
+    raise HookFailed(f"{name} hook failed{times}: {hook.shown}: {failure}")
+
+
+# -- programs -------------------------------------------------------------------------------------
+
+
+def _run(disk: Disk, hook: Hook, moment: Moment) -> str:
+    """Empty when the program ended with 0, else what went wrong."""
+    user = _user(hook.user)
+    with tempfile.TemporaryDirectory(prefix="moorline-hook-") as private:
+        words = list(hook.run)
+        if words[0].startswith("./"):
+            words[0] = _program(disk, words[0][2:], moment, private, user)
+        try:
+            child = subprocess.Popen(
+                words,
+                cwd=moment.release,
+                env=moment.environment(user.pw_dir, user.pw_name),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **_identity(hook.user, user),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            return f"cannot be run: {reason}"
+        return _watch(child, hook.timeout_s)
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        found = pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
+    except KeyError:
+        if not name:
+            return pwd.struct_passwd(("", "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh"))
+        raise ConfigError(f"no user {name!r} on this host: a hook wants to run as that.") from None
+    if name and os.geteuid() != 0 and found.pw_uid != os.geteuid():
+        raise ConfigError(f"a hook wants to run as {name!r}: only root can do that.")
+    return found
+
+
+def _identity(name: str, user: pwd.struct_passwd) -> dict[str, object]:
+    if not name or os.geteuid() != 0:
+        return {}
+    groups = os.getgrouplist(name, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+
+
+def _program(
+    disk: Disk, path: str, moment: Moment, private: str, user: pwd.struct_passwd
+) -> str:
+    """The file of the build that a hook runs; on the share, a private copy that was verified."""
+    entry = moment.manifest.by_path.get(os.fsencode(os.path.normpath(path)))
+    if entry is None or entry.kind != FILE:
+        raise ConfigError(f"the build has no file {shown(os.fsencode(path))}: a hook wants to run it.")
+    if not moment.private_copy:
+        return os.path.join(moment.release, os.fsdecode(entry.path))
+    data = read_file(disk, os.path.join(moment.release, os.fsdecode(entry.path)), most=1 << 28)
+    copy = os.path.join(private, "program")
+    if hashlib.sha256(data).hexdigest() != entry.digest:
+        raise Mismatch(f"the hook's program {entry.shown} was changed on the share. It was not run.")
+    write_file(disk, copy, data, mode=0o700)
+    if os.geteuid() == 0:
+        for name in (private, copy):
+            disk.set_owner(name, user.pw_uid, user.pw_gid)
+    return copy
+
+
+def _watch(child: subprocess.Popen[bytes], timeout_s: int) -> str:
+    """Read the output until the program ends; end its whole group when the time is up.
+
+    A grandchild may keep the pipe open: nobody waits for that.
+    """
+    deadline, tail = time.monotonic() + timeout_s, b""
+    output = child.stdout
+    assert output is not None
+    os.set_blocking(output.fileno(), False)
+    with selectors.DefaultSelector() as selector, output:
+        selector.register(output, selectors.EVENT_READ)
+        open_ = True
+        while child.poll() is None and time.monotonic() < deadline:
+            if not open_:
+                time.sleep(0.01)
+            elif selector.select(0.05):
+                data = os.read(output.fileno(), 1 << 16)
+                open_ = bool(data)
+                tail = (tail + data)[-TAIL_BYTES:]
+                if not open_:
+                    selector.unregister(output)
+        late = child.poll() is None
+        if late:
+            _end_group(child)
+        tail = (tail + _rest(output.fileno()))[-TAIL_BYTES:]
+    said = _text(tail)
+    if late:
+        return f"did not end within {timeout_s} s{said}"
+    if child.returncode < 0:
+        return f"was killed by {signal.Signals(-child.returncode).name}{said}"
+    return f"ended with {child.returncode}{said}" if child.returncode else ""
+
+
+def _rest(fd: int) -> bytes:
+    """What is in the pipe now, a bounded part of it."""
+    data = b""
+    for _ in range(16):
+        try:
+            part = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            break
+        if not part:
+            break
+        data = (data + part)[-TAIL_BYTES:]
+    return data
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            pass
+        try:
+            child.wait(TERMINATE_S)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _text(tail: bytes) -> str:
+    text = tail.decode("utf-8", "replace").strip()
+    return f". It printed: {text}" if text else ""
+
+
+# -- addresses ------------------------------------------------------------------------------------
+
+
+def _ask(hook: Hook) -> str:
+    """Empty when the address answers 2xx, with the wanted text if there is one."""
+    address = urllib.parse.urlsplit(hook.url)
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    path = urllib.parse.urlunsplit(("", "", address.path or "/", address.query, ""))
+    connection: Optional[http.client.HTTPConnection] = None
+    try:
+        connection = kind(address.hostname or "", address.port, timeout=hook.timeout_s)
+        connection.request("GET", path, headers={"User-Agent": "moorline", "Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read(ANSWER_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"no answer: {error}"
+    finally:
+        if connection is not None:
+            connection.close()
+    if not 200 <= answer.status < 300:
+        return f"answered {answer.status}"
+    if hook.contains and hook.contains.encode() not in body:
+        return f"answered without the text {hook.contains!r}"
+    return ""

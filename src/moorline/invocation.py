@@ -1,0 +1,237 @@
+"""One run of the command line: its options, what it says where, and its exit code.
+
+stdout is data, stderr is talk. With --json there is one object on stdout, for a failure too.
+Every error becomes a message and an exit code here; a traceback is shown only with --debug.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, TextIO
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from moorline.config import Config, load_config
+from moorline.errors import ConfigError, Error, Interrupted, from_os_error
+from moorline.meter import Bar, Lines, Meter, Silent
+from moorline.output import Outcome, failure_fields, problem_lines
+from moorline.wording import Listing, printable
+
+INTERRUPTED = (
+    "interrupted. What was unfinished is in the store's incoming/ and will be cleaned; "
+    "everything published or live is as it was."
+)
+
+
+class _StdoutFailed(Exception):
+    """stdout cannot be written: not a failure of the verb."""
+
+
+class Invocation:
+    """What the options say. Made before the arguments are parsed, so that an error in them is
+    reported as they ask for it."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.verb = "moorline"
+        self.config_file: str | None = None
+        self.as_json = "--json" in arguments
+        self.debug = "--debug" in arguments
+        self.quiet = False
+        self.verbose = False
+        self._meter: Meter | None = None
+
+    def start(self, verb: str, options: dict[str, Any]) -> None:
+        """The options that every verb has, as they were parsed."""
+        self.verb = verb
+        self.config_file = options.pop("config_file")
+        self.as_json = options.pop("as_json")
+        self.quiet = options.pop("quiet")
+        self.verbose = options.pop("verbose")
+        self.debug = options.pop("debug")
+
+    def config(self, **flags: str | None) -> Config:
+        return load_config(self.config_file, os.environ, flags)
+
+    # -- talk ---------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> Meter:
+        if self._meter is None:
+            if self.quiet or sys.stderr is None:
+                self._meter = Silent()
+            elif sys.stderr.isatty():
+                self._meter = Bar(_talk_console())
+            else:
+                self._meter = Lines(sys.stderr)
+        return self._meter
+
+    def data_console(self) -> Console:
+        """A console for what a verb prints itself: stdout, but stderr when that is for JSON."""
+        return Console(stderr=self.as_json, highlight=False, quiet=self.quiet and self.as_json)
+
+    def finish(self, outcome: Outcome) -> int:
+        """Say what the verb has to say; returns the exit code."""
+        self.close()
+        if self.as_json:
+            _write(sys.stdout, json.dumps(outcome.fields) + "\n")
+        else:
+            for block in outcome.data:
+                _write(sys.stdout, _rendered(block) if isinstance(block, Listing) else block)
+            if not self.quiet:
+                self._talk(outcome)
+        if outcome.failure is None:
+            return 0
+        if not self.as_json:
+            self._say_error(outcome.failure)
+        return outcome.failure.exit_code
+
+    def _talk(self, outcome: Outcome) -> None:
+        if self.verbose:
+            for name, value in outcome.fields.items():
+                if not isinstance(value, list | dict):
+                    say(f"{name}: {value}")
+        for note in outcome.notes:
+            say(note)
+        if outcome.summary:
+            say(outcome.summary)
+        if outcome.then and sys.stderr is not None and sys.stderr.isatty():
+            say(f"next: {outcome.then}")
+
+    def fail(self, error: Error) -> int:
+        """Report `error`; returns its exit code."""
+        self.close()
+        if self.as_json:
+            _write(sys.stdout, json.dumps(failure_fields(error)) + "\n")
+        else:
+            self._say_error(error)
+        return error.exit_code
+
+    def _say_error(self, error: Error) -> None:
+        say(error.message, "moorline: ")
+        for line in problem_lines(error.problems):
+            say(f"  {line}")
+
+    def close(self) -> None:
+        if self._meter is not None:
+            self._meter.close()
+
+    # -- errors -------------------------------------------------------------------------------
+
+    def guard(self, call: Callable[[], Any]) -> int:
+        """The exit code of `call`, whatever happens in it."""
+        try:
+            with _terminated():
+                code = call()
+            return code if isinstance(code, int) else 0
+        except _StdoutFailed as error:
+            return self._stdout_failed(error)
+        except (Exception, KeyboardInterrupt) as error:
+            if self.debug and not isinstance(error, click.ClickException):
+                _write(sys.stderr, traceback.format_exc())
+            try:
+                return self.fail(self._understood(error))
+            except _StdoutFailed as failed:
+                return self._stdout_failed(failed)
+
+    def _understood(self, error: BaseException) -> Error:
+        """`error` as one that a user can read."""
+        if isinstance(error, Error):
+            return error
+        if isinstance(error, click.UsageError):
+            return ConfigError(_usage(error))
+        if isinstance(error, click.ClickException):
+            return Error(error.format_message())
+        if isinstance(error, KeyboardInterrupt | click.Abort):
+            return Interrupted(INTERRUPTED)
+        if isinstance(error, OSError):
+            return from_os_error(error, self.verb)
+        kind = type(error).__name__
+        return Error(
+            f"{self.verb} failed: {kind}: {error}. This is a fault in Moorline itself. Run the same "
+            "command with --debug and report what it prints."
+        )
+
+    def _stdout_failed(self, failed: _StdoutFailed) -> int:
+        """Nobody reads: that is how `moorline builds | head` ends. A full disk is a failure."""
+        cause = failed.__cause__
+        with contextlib.suppress(OSError, ValueError, AttributeError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(cause, OSError) or isinstance(cause, BrokenPipeError):
+            return 0
+        self._say_error(from_os_error(cause, "writing the result to stdout"))
+        return 1
+
+
+def say(text: str, prefix: str = "") -> None:
+    """One line on stderr. A stderr that is closed or full is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        line = Text.assemble((prefix, "bold red"), printable(text))
+        _talk_console().print(line, soft_wrap=True)
+
+
+def _talk_console() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError) as error:
+        raise _StdoutFailed from error
+
+
+def _rendered(listing: Listing) -> str:
+    """A table with a line under its titles on a terminal, plain aligned text elsewhere."""
+    if not listing.columns or not sys.stdout.isatty():
+        return listing.text
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in listing.columns:
+        justify: Any = "right" if title in listing.right else "left"
+        table.add_column(title, justify=justify, overflow="fold")
+    for row in listing.rows:
+        table.add_row(*map(Text, row))
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def _usage(error: click.UsageError) -> str:
+    message = error.format_message().rstrip(".")
+    message = f"{message[:1].lower()}{message[1:]}."
+    if error.ctx is None:
+        return message
+    return f"{message} See '{error.ctx.command_path} --help'."
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, so that its cleaning up happens."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,414 @@
+"""Prove a build and place it on one target: the first of the three steps of `golive`.
+
+Nothing that is live changes here, whatever happens. What the target holds already is proved and
+used without touching the share; everything else happens in a child that can be left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import time
+from dataclasses import dataclass, field, replace
+from typing import Iterator, Optional
+
+from moorline.build import Release, TargetRecord
+from moorline.disk import Descent, Disk
+from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound
+from moorline.guard import guarded
+from moorline.ledger.directory import DirectoryLedger
+from moorline.manifest import Manifest
+from moorline.place import Held, Placed, Placement
+from moorline.scan import Progress, no_progress, verify
+from moorline.settings import same_application
+from moorline.store import OpenBuild, Store, open_store
+from moorline.target import Deploying, Target, previous_of
+from moorline.wanted import Wanted, host_policy
+
+REPORT_LIMIT_S = 3.0
+_WAIT_STEP_S = 2.0
+
+
+@dataclass
+class Outcome:
+    """What was done so far, for the report."""
+
+    placed: Placed = field(default_factory=Placed)
+    pinned: bool = False
+    already: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class Preparation:
+    """Everything before the switch. Every method is called with the target's lock held."""
+
+    def __init__(
+        self, disk: Disk, target: Target, wanted: Wanted, progress: Progress = no_progress
+    ) -> None:
+        self.disk = disk
+        self.target = target
+        self.wanted = wanted
+        self.settings = wanted.settings
+        self.progress = progress
+        self.outcome = Outcome()
+
+    # -- prepare ------------------------------------------------------------------------------
+
+    def prepare(self) -> Deploying:
+        """Prove the build and place it. Nothing that is live changes, whatever happens here."""
+        self._take_over()
+        host_policy(self.disk).check(self.settings, self.target.root, self.wanted.mode)
+        self._linked_paths()
+        rows = self.target.history()
+        started = int(self.disk.now())
+        held = self._held_release(rows)
+        release = self._release(rows, held)
+        deploying = Deploying(
+            deployment=self.wanted.deployment,
+            group=self.wanted.group,
+            release=release,
+            previous=self.target.current(),
+            phase="preparing",
+            started=started,
+            already=release.place == self.target.current(),
+        )
+        self.target.set_deploying(deploying)
+        try:
+            if held is None:
+                self._place(release, rows)
+        except BaseException:
+            self.drop(deploying)
+            raise
+        self.outcome.already = deploying.already
+        prepared = replace(
+            deploying, phase="prepared", prepared=int(self.disk.now()), pinned=self.outcome.pinned
+        )
+        self.target.set_deploying(prepared)
+        return prepared
+
+    def _take_over(self) -> None:
+        """Refuse while another deployment is between its processes; pass over a dead one."""
+        other = self.target.deploying()
+        if other is None or other.deployment == self.wanted.deployment:
+            return
+        age = int(self.disk.now()) - other.started
+        dead = not other.deployment or (other.group and other.group == self.wanted.group)
+        if dead or age > self.settings.deploy_timeout_s or age < 0:
+            self.outcome.notes.append(
+                f"took over from deployment {other.deployment or 'that was killed'} "
+                f"of build {other.release.id}, in phase {other.phase}"
+            )
+            return
+        raise Conflict(
+            f"deployment {other.deployment} of build {other.release.id} is under way on "
+            f"{self.target.root} (phase {other.phase}, {age} s old). Wait for it to end; after "
+            f"{self.settings.deploy_timeout_s} s it is taken over.",
+            live=self.target.live_id(),
+        )
+
+    def _linked_paths(self) -> None:
+        """Make linked directories; refuse when a linked file is missing: all of them are named."""
+        missing = []
+        for path in self.settings.linked:
+            where = f"{self.target.root}/shared/{path.rstrip('/')}"
+            if os.path.exists(where):
+                continue
+            if path.endswith("/"):
+                self._make_shared(os.fsencode(path.rstrip("/")))
+            else:
+                missing.append(where)
+        if missing:
+            raise ConfigError(
+                f"missing on this target: {', '.join(missing)}. The build links to it. Make it, or "
+                "write the path with a final slash in 'linked' when a directory is meant.",
+                live=self.target.live_id(),
+            )
+
+    def _make_shared(self, path: bytes) -> None:
+        """A directory below shared/, which the application may own: never through a link."""
+        parts = path.split(b"/")
+        with self.target.folder(b"shared") as shared, Descent(self.disk, shared) as descent:
+            for depth, part in enumerate(parts):
+                try:
+                    at = descent.enter(b"/".join(parts[:depth]) or b".")
+                    self.disk.make_directory(part, 0o755, at)
+                except FileExistsError:
+                    continue
+                except NotADirectoryError:
+                    raise ConfigError(
+                        f"{self.target.root}/shared/{os.fsdecode(path)} cannot be made: a part of "
+                        "it is a link or a file. Make the directory by hand."
+                    ) from None
+                owner = self._owner()
+                if owner is not None:
+                    self.disk.set_owner(part, *owner, at)
+
+    def _owner(self) -> Optional[tuple[int, int]]:
+        if not self.settings.owner:
+            return None
+        try:
+            found = pwd.getpwnam(self.settings.owner)
+        except KeyError:
+            raise ConfigError(
+                f"no user {self.settings.owner!r} on this host: 'owner' in moorline.toml names it."
+            ) from None
+        if found.pw_uid == os.geteuid():
+            return None
+        if os.geteuid() != 0:
+            raise ConfigError(f"only root can give files to {self.settings.owner!r}.")
+        return found.pw_uid, found.pw_gid
+
+    def _release(self, rows: list[Release], held: Optional[Release]) -> Release:
+        number = self.target.next_number(rows)
+        if held is not None:
+            place = held.place
+        elif self.wanted.mode == "link":
+            place = f"{self.wanted.store}/builds/{self.wanted.id}/tree"
+        else:
+            place = f"releases/{self.wanted.id}.{number}"
+        return Release(
+            n=number,
+            step="intended",
+            id=self.wanted.id,
+            digest=self.wanted.digest,
+            mode=self.wanted.mode,
+            source=self.wanted.source,
+            time=int(self.disk.now()),
+            place=place,
+            manifest_bytes=self.wanted.manifest_bytes,
+            settings=self.wanted.settings_digest,
+            agent=self.wanted.agent,
+            deployment=self.wanted.deployment,
+            stage=self.wanted.stage,
+            reason=self.wanted.reason,
+        )
+
+    # -- what the target holds: no share needed -------------------------------------------------
+
+    def _held_release(self, rows: list[Release]) -> Optional[Release]:
+        """A local release of this very content, fully verified now; the live one first."""
+        if self.wanted.mode != "copy":
+            return None
+        manifest = self.target.manifest(self.wanted.digest)
+        if manifest is None:
+            return None
+        current = self.target.current()
+        places = [r for r in reversed(rows) if r.digest == self.wanted.digest and r.mode == "copy"]
+        places.sort(key=lambda row: row.place != current)
+        for row in {row.place: row for row in reversed(places)}.values():
+            if not self.target.holds(row.place):
+                continue
+            found = verify(self.disk, self.target.path_of(row.place), manifest, self.progress)
+            if not found.problems:
+                self.outcome.placed = Placed(found.files, 0, 0, found.files)
+                return row
+            self.outcome.notes.append(
+                f"{row.place} was damaged ({len(found.problems)} problem(s)) and is replaced"
+            )
+        return None
+
+    @contextlib.contextmanager
+    def _held(self, rows: list[Release]) -> Iterator[list[Held]]:
+        """Open local releases to take unchanged files from, the live one first."""
+        current, held = self.target.current(), []
+        places = {r.place: r for r in rows if r.mode == "copy" and r.place}
+        order = sorted(places.values(), key=lambda row: (row.place != current, -row.n))
+        try:
+            for row in order:
+                manifest = self.target.manifest(row.digest)
+                if manifest is not None and self.target.holds(row.place):
+                    fd = self.disk.open_directory(row.place, self.target.fd)
+                    held.append(Held(fd, manifest))
+            yield held
+        finally:
+            for release in held:
+                os.close(release.folder)
+
+    # -- what the share holds -------------------------------------------------------------------
+
+    def _place(self, release: Release, rows: list[Release]) -> None:
+        """Everything that touches the share, in a child that can be left behind."""
+
+        def work(progress: Progress) -> Outcome:
+            with open_store(self.disk, self.wanted.store) as store:
+                same_application(self.settings, store.app, store.id, store.path)
+                self._pin(store)
+                with self._find(store, progress) as opened:
+                    self._place_from(store, opened, release, rows, progress)
+            return self.outcome
+
+        self.outcome = guarded(
+            self.disk, work, stall_s=self.settings.store_timeout_s, where=self.wanted.store,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def _find(self, store: Store, progress: Progress) -> OpenBuild:
+        """The build; waits for it, by listing, as long as the settings say.
+
+        Steps back when it is being removed: the pin was written before this looks.
+        """
+        deadline = time.monotonic() + self.settings.store_wait_s
+        while self.wanted.id not in store.ids():
+            if time.monotonic() >= deadline:
+                raise NotFound(
+                    f"no build {self.wanted.id} in the store at {store.path} (waited "
+                    f"{self.settings.store_wait_s} s). Publish it again, or restore it.",
+                    live=self.target.live_id(),
+                )
+            progress(0, 0, "waiting for the build")
+            time.sleep(_WAIT_STEP_S)
+        if self.wanted.id in DirectoryLedger(self.disk, store.root).removing():
+            raise Conflict(
+                f"build {self.wanted.id} is being removed from the store at {store.path}. "
+                "Publish it again, or deploy another build.",
+                live=self.target.live_id(),
+            )
+        return store.open_build(self.wanted.id)
+
+    def _place_from(
+        self, store: Store, opened: OpenBuild, release: Release, rows: list[Release],
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
+        if self.wanted.mode == "link":
+            self._prove_tree(store, opened, manifest, progress)
+        else:
+            self._copy(opened, manifest, release, rows, progress)
+        self.target.keep(b"manifests", self.wanted.digest, manifest.text)
+        if self.wanted.agent:
+            with contextlib.suppress(NotFound, Mismatch):
+                name = f"{self.wanted.agent}.pyz"
+                agent = store.get(b"agent", name, self.wanted.agent)
+                self.target.keep(b"agents", name, agent)
+        if self.wanted.settings_digest:
+            name = f"{self.wanted.settings_digest}.json"
+            self.target.keep(b"settings", name, self.settings.text)
+
+    def _prove_tree(
+        self, store: Store, opened: OpenBuild, manifest: Manifest, progress: Progress
+    ) -> None:
+        if store.layout != "tree":
+            raise ConfigError(
+                f"mode link needs a store of layout tree; {store.path} has layout {store.layout}. "
+                "Deploy in mode copy, or publish into a store made with '--layout tree'."
+            )
+        for path in self.settings.linked:
+            entry = manifest.by_path.get(os.fsencode(path.rstrip("/")))
+            shared = os.fsencode(f"{self.target.root}/shared/{path.rstrip('/')}")
+            if entry is not None and entry.target != shared:
+                raise ConfigError(
+                    f"the build's {entry.shown} leads to {os.fsdecode(entry.target)}, not to this "
+                    f"target. In mode link the target has to lie at {self.settings.root!r}."
+                )
+        found = opened.verify(manifest, progress)
+        if found.problems:
+            raise Mismatch(
+                f"build {self.wanted.id} at {opened.path} does not match its manifest: "
+                f"{len(found.problems)} problem(s). It was changed after publishing; nothing was "
+                "switched. Publish the same build again: that repairs it.",
+                problems=found.problems,
+            )
+        self.outcome.placed = Placed(found.files, 0, 0, found.files)
+
+    def _copy(
+        self, opened: OpenBuild, manifest: Manifest, release: Release, rows: list[Release],
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        name = release.place.partition("/")[2]
+        with self.target.folder(b"releases") as releases, self._held(rows) as held:
+            self.disk.make_directory(name, 0o700, releases)
+            root = self.disk.open_directory(name, releases)
+            try:
+                self.outcome.placed = Placement(
+                    self.disk, root, manifest, opened.times(manifest), opened.reader(), held,
+                    self._owner(), progress,
+                ).run()  # fmt: skip
+                self.disk.sync_all(root)
+            finally:
+                os.close(root)
+        damaged = self.outcome.placed.damaged
+        if damaged:
+            self.outcome.notes.append(
+                f"{len(damaged)} local file(s) were damaged and written anew: "
+                f"{', '.join(damaged[:3])}"
+            )
+
+    def _pin(self, store: Store) -> None:
+        """Say in the ledger what this target needs, before looking for the build."""
+        self.outcome.pinned = self._tell(store, deploying=self.wanted.id)
+
+    def _tell(self, store: Store, deploying: Optional[str] = None) -> bool:
+        """Write this target's record; a share that cannot be written does not stop a deploy."""
+        rows = self.target.history()
+        live = self.target.live(rows)
+        previous = previous_of(rows, live.id if live else None)
+        record = TargetRecord(
+            target=self.target.identity(),
+            root=self.target.root,
+            host=self.target.host,
+            time=int(self.disk.now()),
+            stage=self.wanted.stage,
+            current=live.id if live else None,
+            previous=previous.id if previous else None,
+            deploying=deploying,
+            since=live.time if live else 0,
+        )
+        try:
+            DirectoryLedger(self.disk, store.root).write_target(record)
+        except OSError as error:
+            self.outcome.notes.append(f"the ledger was not written: {error.strerror}")
+            return False
+        return True
+
+    def drop(self, deploying: Deploying) -> None:
+        """A failed preparation leaves nothing of its own behind, as well as it goes."""
+        mine = self.target.deploying()
+        if mine is not None and mine.deployment == deploying.deployment:
+            with contextlib.suppress(OSError):
+                self.target.set_deploying(None)
+        if not deploying.already:
+            with contextlib.suppress(OSError):
+                self.target.clean(self.settings.keep_releases)
+
+    def report(self, deploying: Deploying) -> None:
+        """Tell the ledger what is live now; best effort, the target's own history is the truth.
+
+        A rollback that needed no share tells it only when a store was named, and then briefly.
+        """
+        if not self.wanted.store:
+            return
+
+        def work(progress: Progress) -> bool:
+            with open_store(self.disk, self.wanted.store) as store:
+                return self._tell(store)
+
+        limit_s = min(self.settings.store_timeout_s, REPORT_LIMIT_S)
+        try:
+            self.outcome.pinned = guarded(
+                self.disk, work, stall_s=limit_s, where=self.wanted.store, progress=no_progress
+            )
+        except (Error, OSError) as error:
+            self.outcome.pinned = False
+            self.outcome.notes.append(f"the ledger was not told: {error}")
+
+    def prove_again(self, deploying: Deploying) -> None:
+        """In mode link the share could have changed since it was proved."""
+        age = int(self.disk.now()) - deploying.prepared
+        if deploying.release.mode != "link" or 0 <= age <= FRESH_S:
+            return
+
+        def work(progress: Progress) -> None:
+            with open_store(self.disk, self.wanted.store) as store:
+                with store.open_build(self.wanted.id) as opened:
+                    manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
+                    self._prove_tree(store, opened, manifest, progress)
+
+        try:
+            guarded(
+                self.disk, work, stall_s=self.settings.store_timeout_s, where=self.wanted.store,
+                progress=self.progress,
+            )  # fmt: skip
+        except BaseException:
+            self.drop(deploying)
+            raise

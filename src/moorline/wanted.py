@@ -1,0 +1,186 @@
+"""What is to go live, and who vouches for it: from a bundle, from the ledger, or from a history.
+
+The digest is the root of trust. A bundle carries it through a bucket under IAM; a target's own
+history remembers where its digests came from; the ledger on the share has only the share's word.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Mapping, Optional
+
+from moorline.build import BuildId, Release
+from moorline.bundle import Bundle
+from moorline.disk import Disk, read_file
+from moorline.errors import ConfigError, Error, NotFound
+from moorline.guard import guarded
+from moorline.ledger.directory import DirectoryLedger
+from moorline.scan import Progress, no_progress
+from moorline.settings import HostPolicy, Settings, parse_host_policy, parse_settings
+from moorline.store import open_store
+from moorline.target import Target
+
+HOST_FILE = "/etc/moorline.toml"
+SETTINGS_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The build to go live, who vouches for its digest (bundle, s3 or share), and how to run it."""
+
+    id: BuildId
+    digest: str
+    manifest_bytes: int
+    source: str
+    store: str
+    settings: Settings
+    mode: str
+    settings_digest: str = ""
+    agent: str = ""
+    stage: str = ""
+    deployment: str = ""
+    group: str = ""
+    reason: str = "deploy"
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def host_policy(disk: Disk) -> HostPolicy:
+    """What /etc/moorline.toml says. Raises ConfigError when others than root could write it."""
+    try:
+        fd, status = disk.open_file(HOST_FILE)
+    except FileNotFoundError:
+        return HostPolicy()
+    os.close(fd)
+    if status.st_uid != 0 or status.st_mode & 0o022:
+        raise ConfigError(f"{HOST_FILE} must belong to root and be writable by nobody else.")
+    return parse_host_policy(read_file(disk, HOST_FILE), HOST_FILE)
+
+
+def from_bundle(
+    disk: Disk, bundle: Bundle, *, store: str, root: str = "", mode: str = "", stage: str = "",
+    deployment: str = "", variables: Mapping[str, str] | None = None,
+) -> Wanted:  # fmt: skip
+    """The build that `bundle` pins, with the settings that it pins.
+
+    `root` and `mode` win over the settings; `stage` selects a group's overrides. Settings that the
+    target keeps are used without asking the share. Raises ConfigError, NotFound, Mismatch.
+    """
+    settings = _settings(disk, bundle.settings, store, root).for_group(stage)
+    return Wanted(
+        id=bundle.id,
+        digest=bundle.digest,
+        manifest_bytes=bundle.manifest_bytes,
+        source="bundle",
+        store=store,
+        settings=replace(settings, root=root or settings.root),
+        mode=mode or settings.mode,
+        settings_digest=bundle.settings,
+        agent=bundle.agent,
+        stage=stage,
+        deployment=deployment,
+        group=stage if deployment else "",
+        variables=variables or {},
+    )
+
+
+def _settings(disk: Disk, digest: str, store: str, root: str) -> Settings:
+    name = f"{digest}.json"
+    if root:
+        try:
+            text = read_file(disk, os.path.join(root, ".moorline", "settings", name))
+            settings = parse_settings(text, name)
+            if settings.digest == digest:
+                return settings
+        except (OSError, ConfigError):
+            pass
+
+    def work(progress: Progress) -> bytes:
+        with open_store(disk, store) as opened:
+            return opened.get(b"settings", name, digest, most=1 << 20)
+
+    text = guarded(
+        disk, work, stall_s=SETTINGS_LIMIT_S, where=store, progress=no_progress
+    )  # fmt: skip
+    return parse_settings(text, f"{store}/settings/{name}")
+
+
+def from_ledger(
+    disk: Disk, id: BuildId, *, store: str, settings: Settings, mode: str = "", stage: str = "",
+    reason: str = "deploy",
+) -> Wanted:  # fmt: skip
+    """Build `id` by the word of the ledger, or of the store where the ledger does not know it.
+
+    Both lie on the share: who can write it can say anything. Raises NotFound.
+    """
+
+    def work(progress: Progress) -> tuple[str, int, str, str]:
+        with open_store(disk, store) as opened:
+            build = DirectoryLedger(disk, opened.root).build(id)
+            if build is None:
+                with opened.open_build(id) as found:
+                    build = found.build
+            return build.digest, build.manifest_bytes, opened.app, opened.id
+
+    digest, manifest_bytes, app, store_id = guarded(
+        disk, work, stall_s=SETTINGS_LIMIT_S, where=store, progress=no_progress
+    )
+    return Wanted(
+        id=id,
+        digest=digest,
+        manifest_bytes=manifest_bytes,
+        source="share",
+        store=store,
+        settings=replace(settings.for_group(stage), app=app, store_id=store_id),
+        mode=mode or settings.for_group(stage).mode,
+        stage=stage,
+        reason=reason,
+    )
+
+
+def from_history(
+    target: Target, row: Release, *, store: str, stage: str = "", trust_store: bool = False
+) -> Wanted:
+    """A release of this target, to go back to. Nothing of the share is touched.
+
+    Raises ConfigError when only the share ever vouched for it, on a target that had bundles.
+    """
+    bundles = any(r.source != "share" for r in target.history())
+    if row.source == "share" and bundles and not trust_store:
+        raise ConfigError(
+            f"build {row.id} was deployed here by its id: only the share vouches for its content, "
+            "and this target has had bundles. Give --trust-store if that is good enough.",
+            live=target.live_id(),
+        )
+    settings = _kept_settings(target, row)
+    return Wanted(
+        id=row.id,
+        digest=row.digest,
+        manifest_bytes=row.manifest_bytes,
+        source=row.source,
+        store=store,
+        settings=settings.for_group(stage or row.stage),
+        mode=row.mode,
+        settings_digest=row.settings,
+        agent=row.agent,
+        stage=stage or row.stage,
+        reason="rollback",
+    )
+
+
+def _kept_settings(target: Target, row: Release) -> Settings:
+    if not row.settings:
+        return Settings()
+    text: Optional[bytes] = target.kept(b"settings", f"{row.settings}.json")
+    try:
+        if text is not None:
+            settings = parse_settings(text, f"settings/{row.settings}.json")
+            if settings.digest == row.settings:
+                return settings
+    except Error:
+        pass
+    raise NotFound(
+        f"the settings of build {row.id} are missing in {target.root}/.moorline/settings. "
+        "Deploy its bundle instead.",
+        live=target.live_id(),
+    )
