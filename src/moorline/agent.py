@@ -17,7 +17,8 @@ import argparse
 import os
 import signal
 import sys
-from typing import Mapping, Optional
+from collections.abc import Mapping
+from typing import Optional
 
 from moorline import __version__
 from moorline.build import build_id
@@ -52,7 +53,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
         with translated(options.command):
             options.run(Disk(), options)
     except KeyboardInterrupt:
-        return _report(Interrupted("interrupted: what was unfinished is cleaned by the next deploy."))
+        return _report(
+            Interrupted("interrupted: what was unfinished is cleaned by the next deploy.")
+        )
     except Error as error:
         return _report(error)
     return 0
@@ -82,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("verify", help="hash what is live here, completely")
     check.set_defaults(run=_verify)
     for command in (rollback, status, check):
-        command.add_argument("--target", default=_own_target(), help="default: where this file lies")
+        command.add_argument(
+            "--target", default=_own_target(), help="default: where this file lies"
+        )
     return parser
 
 
@@ -143,18 +148,18 @@ def _prepare(go: GoLive) -> None:
     )
 
 
-def _under_way(go: GoLive, phases: tuple[str, ...]) -> Optional[Deploying]:
+def _under_way(go: GoLive) -> Optional[Deploying]:
     """This deployment as its earlier process left it; None when it was completed already."""
     deploying = go.target.deploying()
     wanted = go.wanted
-    if deploying is not None and deploying.deployment == wanted.deployment:
-        if deploying.release.id == wanted.id and deploying.phase in phases:
-            return deploying
+    ours = deploying is not None and deploying.deployment == wanted.deployment
+    if deploying is not None and ours and deploying.release.id == wanted.id:
+        return deploying
     rows = go.target.history()
     live = go.target.live(rows)
-    if live is not None and (live.id, live.deployment) == (wanted.id, wanted.deployment):
-        if any(row.step == "live" and row.n == live.n for row in rows):
-            return None
+    passed = live is not None and any(r.step == "live" and r.n == live.n for r in rows)
+    if live is not None and passed and live.deployment == wanted.deployment:
+        return None
     raise Conflict(
         f"build {wanted.id} was not prepared on {go.target.root} by this deployment, or was "
         "overtaken by another. Nothing was switched. Deploy again.",
@@ -163,7 +168,7 @@ def _under_way(go: GoLive, phases: tuple[str, ...]) -> Optional[Deploying]:
 
 
 def _switch(go: GoLive) -> None:
-    deploying = _under_way(go, ("prepared", "switched"))
+    deploying = _under_way(go)
     if deploying is not None and deploying.phase == "prepared":
         go.switch(deploying)
     _notes(go)
@@ -171,9 +176,9 @@ def _switch(go: GoLive) -> None:
 
 
 def _check(go: GoLive) -> None:
-    deploying = _under_way(go, ("prepared", "switched"))
+    deploying = _under_way(go)
     if deploying is not None:
-        if deploying.phase == "prepared" and not deploying.already:
+        if deploying.phase != "switched" and not deploying.already:
             raise Conflict(
                 f"build {go.wanted.id} is prepared but not live: ApplicationStart did not run.",
                 live=go.target.live_id(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, NewType, Optional
+from typing import Any, NewType, Optional
 
 from moorline.errors import ConfigError
 from moorline.record import Record, record_text
@@ -185,7 +185,7 @@ class TargetRecord:
     @classmethod
     def parse(cls, text: bytes, where: str) -> TargetRecord:
         record = Record.parse(text, where)
-        ids: Dict[str, Optional[str]] = {}
+        ids: dict[str, Optional[str]] = {}
         for name in ("current", "previous", "deploying"):
             value = record.optional_text(name)
             ids[name] = None if value is None else build_id(value)
@@ -202,5 +202,5 @@ class TargetRecord:
     def text(self) -> bytes:
         return record_text(self.__dict__)
 
-    def pins(self) -> List[str]:
+    def pins(self) -> list[str]:
         return [b for b in (self.current, self.previous, self.deploying) if b is not None]

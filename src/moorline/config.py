@@ -110,7 +110,7 @@ def load_config(
     """The configuration of one run. Raises ConfigError.
 
     `path` is --config; `flags` may hold `app`, `store` and `target`. A file that is named must be
-    there; `moorline.toml` in the current folder need not. Empty texts count as not given.
+    there; `moorline.toml` in the current folder need not. An empty variable counts as not set.
     """
     named = path or env.get(CONFIG_VARIABLE, "")
     name = named or CONFIG_NAME
@@ -125,6 +125,9 @@ def load_config(
             ) from None
         config = Config()
     given = flags or {}
+    for flag, value in given.items():
+        if value == "":  # --target "$UNSET" must not become another target
+            raise ConfigError(f"--{flag} is empty. Give it a value, or leave it out.")
     app = _app(given.get("app"), "--app") or _app(env.get(APP_VARIABLE), APP_VARIABLE)
     return replace(
         config,

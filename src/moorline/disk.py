@@ -22,7 +22,8 @@ import fcntl
 import os
 import stat
 import time
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Union
+from collections.abc import Iterator
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 AnyPath = Union[str, bytes, "os.PathLike[str]"]
 
@@ -56,7 +57,7 @@ class Disk:
     # -- reading ------------------------------------------------------------------------------
 
     def open_directory(self, path: AnyPath, at: Optional[int] = None) -> int:
-        """A descriptor of a directory that is no link. ENOTDIR or ELOOP when it is something else."""
+        """A descriptor of a directory that is no link; ENOTDIR or ELOOP for anything else."""
         self.step("open_directory", path)
         return os.open(path, _DIRECTORY_FLAGS, dir_fd=at)
 
@@ -151,7 +152,7 @@ class Disk:
         os.link(source, path, src_dir_fd=source_at, dst_dir_fd=at, follow_symlinks=False)
 
     def clone(self, source: int, fd: int) -> bool:
-        """Share the blocks of `source` with the empty file `fd`; False where that cannot be done."""
+        """Share the blocks of `source` with the empty file `fd`; False where impossible."""
         self.step("clone", str(fd))
         try:
             fcntl.ioctl(fd, _FICLONE, source)
@@ -197,7 +198,7 @@ class Disk:
         os.utime(fd, None if seconds is None else (seconds, seconds))
 
     def lock(self, fd: int) -> bool:
-        """An exclusive flock, without waiting: False when somebody else has it. Local disks only."""
+        """An exclusive flock, without waiting: False when it is taken. Local disks only."""
         self.step("lock", str(fd))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -290,9 +291,7 @@ class Descent:
 # -- small files, made of the operations above ----------------------------------------------------
 
 
-def read_file(
-    disk: Disk, path: AnyPath, at: Optional[int] = None, *, most: int = 1 << 20
-) -> bytes:
+def read_file(disk: Disk, path: AnyPath, at: Optional[int] = None, *, most: int = 1 << 20) -> bytes:
     """A whole small file. Raises OSError(EFBIG) when it is larger than `most` bytes."""
     fd, _ = disk.open_file(path, at)
     try:
@@ -385,7 +384,9 @@ def _is_directory(disk: Disk, path: bytes) -> bool:
         return False
 
 
-def remove_tree(disk: Disk, name: bytes, at: int, *, beat: Callable[[], None] = lambda: None) -> None:
+def remove_tree(
+    disk: Disk, name: bytes, at: int, *, beat: Callable[[], None] = lambda: None
+) -> None:
     """Remove a file, link or whole directory by its name in the open directory `at`.
 
     Only for names that nobody else can want: a cleaner first renames what it removes.

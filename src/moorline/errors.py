@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import Iterator, NamedTuple, Optional, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Optional
 
 
 class Problem(NamedTuple):
@@ -116,8 +117,8 @@ _CURES = {
 
 def from_os_error(error: OSError, doing: str) -> Error:
     """The user's version of `error`, met while `doing` (a verb phrase such as "publish")."""
-    names = [os.fsdecode(n) for n in (error.filename, error.filename2) if n is not None]
-    where = " -> ".join(name for name in names if not name.isdigit())
+    names = [n for n in (error.filename, error.filename2) if not isinstance(n, (int, type(None)))]
+    where = " -> ".join(name for name in map(os.fsdecode, names) if not name.isdigit())
     what = error.strerror or str(error)
     cure = _CURES.get(error.errno or 0, "Nothing that was whole before has been changed.")
     return Error(f"{doing} failed: {what}{': ' + where if where else ''}. {cure}")

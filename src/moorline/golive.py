@@ -91,7 +91,9 @@ class GoLive:
         release = deploying.release
         manifest = self.target.manifest(release.digest)
         if manifest is None:
-            raise HookFailed(f"the manifest of build {release.id} is missing on {self.target.root}.")
+            raise HookFailed(
+                f"the manifest of build {release.id} is missing on {self.target.root}."
+            )
         rows = self.target.history()
         before = [row for row in rows if row.place == deploying.previous]
         moment = Moment(
@@ -171,9 +173,7 @@ class GoLive:
         rows = [row for row in self.target.history() if row.place == deploying.previous]
         return rows[-1] if rows else None
 
-    def _after_put_back(
-        self, deploying: Deploying, old: Optional[Release], reason: Error
-    ) -> None:
+    def _after_put_back(self, deploying: Deploying, old: Optional[Release], reason: Error) -> None:
         failed, live = deploying.release.id, self.target.live_id()
         try:
             if old is not None:

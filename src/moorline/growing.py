@@ -10,7 +10,8 @@ import errno
 import hashlib
 import os
 import stat
-from typing import Iterable, Optional
+from collections.abc import Iterable
+from typing import Optional
 
 from moorline.disk import Descent, Disk, written
 from moorline.manifest import LINK, Entry
@@ -22,9 +23,7 @@ class NewTree:
     `owner` is (uid, gid) for everything made, None for whoever runs this.
     """
 
-    def __init__(
-        self, disk: Disk, root: int, owner: Optional[tuple[int, int]] = None
-    ) -> None:
+    def __init__(self, disk: Disk, root: int, owner: Optional[tuple[int, int]] = None) -> None:
         self.disk = disk
         self.owner = owner
         self._descent = Descent(disk, root)

@@ -38,7 +38,8 @@ def guarded(
         _child(work, receive, send)
     os.close(send)
     try:
-        return _watch(child, receive, stall_s, where, progress)
+        result: Result = _watch(child, receive, stall_s, where, progress)
+        return result
     finally:
         os.close(receive)
         _end(child)

@@ -19,7 +19,8 @@ import queue
 import selectors
 import struct
 import threading
-from typing import Any, Callable, Iterator, Optional, Protocol
+from collections.abc import Iterator
+from typing import Any, Callable, Optional, Protocol
 
 from moorline.disk import Disk
 from moorline.errors import Error

@@ -6,6 +6,7 @@ time limit for its whole process group, and what it prints is bounded: the last 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -16,8 +17,9 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping, Optional
+from typing import Any, Optional
 
 from moorline.disk import Disk, read_file, write_file
 from moorline.errors import ConfigError, HookFailed, Mismatch
@@ -110,26 +112,28 @@ def _user(name: str) -> pwd.struct_passwd:
     return found
 
 
-def _identity(name: str, user: pwd.struct_passwd) -> dict[str, object]:
+def _identity(name: str, user: pwd.struct_passwd) -> dict[str, Any]:
     if not name or os.geteuid() != 0:
         return {}
     groups = os.getgrouplist(name, user.pw_gid)
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
 
 
-def _program(
-    disk: Disk, path: str, moment: Moment, private: str, user: pwd.struct_passwd
-) -> str:
+def _program(disk: Disk, path: str, moment: Moment, private: str, user: pwd.struct_passwd) -> str:
     """The file of the build that a hook runs; on the share, a private copy that was verified."""
     entry = moment.manifest.by_path.get(os.fsencode(os.path.normpath(path)))
     if entry is None or entry.kind != FILE:
-        raise ConfigError(f"the build has no file {shown(os.fsencode(path))}: a hook wants to run it.")
+        raise ConfigError(
+            f"the build has no file {shown(os.fsencode(path))}: a hook wants to run it."
+        )
     if not moment.private_copy:
         return os.path.join(moment.release, os.fsdecode(entry.path))
     data = read_file(disk, os.path.join(moment.release, os.fsdecode(entry.path)), most=1 << 28)
     copy = os.path.join(private, "program")
     if hashlib.sha256(data).hexdigest() != entry.digest:
-        raise Mismatch(f"the hook's program {entry.shown} was changed on the share. It was not run.")
+        raise Mismatch(
+            f"the hook's program {entry.shown} was changed on the share. It was not run."
+        )
     write_file(disk, copy, data, mode=0o700)
     if os.geteuid() == 0:
         for name in (private, copy):
@@ -186,10 +190,8 @@ def _rest(fd: int) -> bytes:
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
-        except ProcessLookupError:
-            pass
         try:
             child.wait(TERMINATE_S)
             return

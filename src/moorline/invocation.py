@@ -7,6 +7,7 @@ Every error becomes a message and an exit code here; a traceback is shown only w
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from moorline.config import Config, load_config
+from moorline.config import CONFIG_NAME, Config, load_config
 from moorline.errors import ConfigError, Error, Interrupted, from_os_error
 from moorline.meter import Bar, Lines, Meter, Silent
 from moorline.output import Outcome, failure_fields, problem_lines
@@ -99,7 +100,7 @@ class Invocation:
         return outcome.failure.exit_code
 
     def _talk(self, outcome: Outcome) -> None:
-        if self.verbose:
+        if self.verbose and not any(isinstance(block, Listing) for block in outcome.data):
             for name, value in outcome.fields.items():
                 if not isinstance(value, list | dict):
                     say(f"{name}: {value}")
@@ -160,8 +161,8 @@ class Invocation:
             return from_os_error(error, self.verb)
         kind = type(error).__name__
         return Error(
-            f"{self.verb} failed: {kind}: {error}. This is a fault in Moorline itself. Run the same "
-            "command with --debug and report what it prints."
+            f"{self.verb} failed: {kind}: {error}. This is a fault in Moorline itself. Run the "
+            "same command with --debug and report what it prints."
         )
 
     def _stdout_failed(self, failed: _StdoutFailed) -> int:
@@ -176,10 +177,10 @@ class Invocation:
 
 
 def say(text: str, prefix: str = "") -> None:
-    """One line on stderr. A stderr that is closed or full is no reason to fail."""
+    """A line on stderr. A stderr that is closed or full is no reason to fail."""
+    safe = "\n".join(map(printable, text.splitlines()))
     with contextlib.suppress(OSError, ValueError):
-        line = Text.assemble((prefix, "bold red"), printable(text))
-        _talk_console().print(line, soft_wrap=True)
+        _talk_console().print(Text.assemble((prefix, "bold red"), safe), soft_wrap=True)
 
 
 def _talk_console() -> Console:
@@ -213,8 +214,8 @@ def _rendered(listing: Listing) -> str:
 
 
 def _usage(error: click.UsageError) -> str:
-    message = error.format_message().rstrip(".")
-    message = f"{message[:1].lower()}{message[1:]}."
+    message = error.format_message()
+    message = f"{message[:1].lower()}{message[1:]}" + "." * (message[-1:] not in ".?!")
     if error.ctx is None:
         return message
     return f"{message} See '{error.ctx.command_path} --help'."
@@ -235,3 +236,45 @@ def _terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# -- click ----------------------------------------------------------------------------------------
+
+_EVERY_VERB = (
+    click.option("--config", "config_file", type=click.Path(), metavar="FILE",
+                 help=f"Configuration file. [{CONFIG_NAME}; variable MOORLINE_CONFIG]"),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, failures too."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, no summary."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more about the result."),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+)  # fmt: skip
+
+
+class Verbs(click.Group):
+    """The group of all verbs, in the order in which a person meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run and exit: click's own handling of errors is replaced by that of Invocation."""
+        given = extra.pop("args", args[0] if args else None)
+        arguments = list(sys.argv[1:] if given is None else given) or ["--help"]
+        invocation = Invocation(arguments)
+        extra |= {"prog_name": "moorline", "standalone_mode": False, "obj": invocation}
+        sys.exit(invocation.guard(functools.partial(super().main, arguments, **extra)))
+
+    def verb(self, function: Callable[..., Outcome]) -> click.Command:
+        """Make `function` a verb: it gets the invocation and its options; its result is said."""
+        name = function.__name__
+
+        @click.pass_obj
+        def run(invocation: Invocation, /, **options: Any) -> int:
+            invocation.start(name, options)
+            return invocation.finish(function(invocation, **options))
+
+        command = click.command(name)(functools.update_wrapper(run, function))
+        for option in _EVERY_VERB:
+            option(command)
+        self.add_command(command)
+        return command

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Dict, Iterable, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 from moorline.errors import Mismatch
 
@@ -97,7 +98,7 @@ def link_leaves(path: bytes, target: bytes) -> bool:
 class Manifest:
     """The sorted entries of one tree. Build it with `of` or `parse`, which check it."""
 
-    entries: Tuple[Entry, ...]
+    entries: tuple[Entry, ...]
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Manifest:
@@ -143,7 +144,7 @@ class Manifest:
         return hashlib.sha256(self.text).hexdigest()
 
     @cached_property
-    def files(self) -> List[Entry]:
+    def files(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.kind == FILE]
 
     @cached_property
@@ -152,7 +153,7 @@ class Manifest:
         return sum(entry.size for entry in self.files)
 
     @cached_property
-    def by_path(self) -> Dict[bytes, Entry]:
+    def by_path(self) -> dict[bytes, Entry]:
         return {entry.path: entry for entry in self.entries}
 
 
@@ -171,7 +172,7 @@ def _entry(line: bytes) -> Entry:
     )
 
 
-def _check(entries: Tuple[Entry, ...]) -> None:
+def _check(entries: tuple[Entry, ...]) -> None:
     """Refuse whatever is not a tree: these paths are joined to directories on real machines."""
     if not entries or entries[0].path != b"." or entries[0].kind != DIRECTORY:
         raise Mismatch("the manifest does not start with its root directory.")
@@ -187,12 +188,14 @@ def _check(entries: Tuple[Entry, ...]) -> None:
 
 
 def _unsound(entry: Entry, last: bytes, directories: set[bytes]) -> str:
-    path, kind, mode, size, digest, target = entry
+    path = entry.path
     if path == b".":
         return "the root stands twice" if last else _unsound_fields(entry)
     if path <= last and last != b".":
         return "not in order, or twice"
     parent, _, name = path.rpartition(b"/")
+    if parent == b"." or path.startswith(b"/"):
+        return "not the plain path of its name"
     if (parent or b".") not in directories:
         return "its directory is not listed before it"
     if name in (b"", b".", b"..") or b"\0" in name:
@@ -221,9 +224,9 @@ def _unsound_fields(entry: Entry) -> str:
 class Difference:
     """What changed from one manifest to another, as paths; `changed` lists each difference."""
 
-    added: Tuple[Entry, ...]
-    removed: Tuple[Entry, ...]
-    changed: Tuple[Tuple[Entry, Entry], ...]
+    added: tuple[Entry, ...]
+    removed: tuple[Entry, ...]
+    changed: tuple[tuple[Entry, Entry], ...]
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)

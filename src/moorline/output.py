@@ -6,6 +6,7 @@ the object are part of the contract with other programs (design, commands).
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 from moorline.build import Pin, Release, TargetRecord
 from moorline.errors import Error, Mismatch, Problem
 from moorline.manifest import Difference, Entry, how_changed, shown
+from moorline.wording import Listing, amount, counted, moment, printable
 from moorline.workflow import (
     BuildLine,
     DeployResult,
@@ -23,7 +25,6 @@ from moorline.workflow import (
     ShowResult,
     VerifyResult,
 )
-from moorline.wording import Listing, amount, counted, moment, printable
 
 MAX_PROBLEMS = 50
 
@@ -81,7 +82,7 @@ def _command(*words: str) -> str:
 
 
 def initialised(result: InitResult) -> Outcome:
-    config = f"wrote {result.config}" if result.config_written else f"left {result.config} alone"
+    config = f"{'wrote' if result.config_written else 'kept'} {os.path.normpath(result.config)}"
     return Outcome(
         fields=plain(result),
         summary=f"store for {result.app} at {result.store}, layout {result.layout}; {config}",
@@ -123,23 +124,19 @@ def rolled_back(result: DeployResult, *, dry_run: bool) -> Outcome:
 
 
 def _went_live(what: str, result: DeployResult, then: Sequence[str], dry_run: bool) -> Outcome:
+    fields = {**plain(result), "dry_run": dry_run}
+    if dry_run:
+        return Outcome(fields, (), f"{what} ({result.mode})", result.notes)
     parts = [f"{what} ({result.mode}): {counted(result.verified_files, 'file')} verified"]
     if result.mode == "copy":
         parts.append(f"{result.copied_files:,} copied ({amount(result.copied_bytes)})")
         parts.append(f"{result.reused_files:,} reused")
     parts.append(f"in {result.seconds:.1f} s")
-    summary = ", ".join(parts)
-    if result.previous:
-        summary += f"; previous: {result.previous}"
+    summary = ", ".join(parts) + (f"; previous: {result.previous}" if result.previous else "")
     notes = list(result.notes)
-    if not result.pinned and not dry_run:
-        notes.append(
-            "not pinned: the ledger could not be written, so only its stage keeps the build"
-        )
-    if dry_run:
-        notes.append(f"nothing was changed; live: {result.live or 'nothing'}")
-    fields = {**plain(result), "dry_run": dry_run}
-    return Outcome(fields, (), summary, notes, "" if dry_run else _command(*then))
+    if not result.pinned:
+        notes.append("not pinned: the ledger could not be written, so prune does not know of it")
+    return Outcome(fields, (), summary, notes, _command(*then))
 
 
 def exported(result: ExportResult) -> Outcome:
@@ -228,7 +225,7 @@ def shown_build(result: ShowResult, *, with_entries: bool) -> Outcome:
     pairs = [
         ("build", build.id), ("digest", build.digest), ("created", _short(build.created)),
         ("sequence", str(build.sequence)), ("files", f"{build.files:,}"),
-        ("size", f"{amount(build.size_bytes)} ({build.size_bytes:,} bytes)"),
+        ("size", amount(build.size_bytes)),
         ("revision", build.revision or "-"), ("made by", build.tool or "-"),
         ("stored", result.path if line.present else "no: only the ledger remembers it"),
         *([("packs", f"{len(packs)}, {amount(size_bytes)}")] if packs else []),
@@ -292,7 +289,9 @@ def release_lines(target: str, releases: Iterable[Release]) -> Outcome:
     return Outcome({"target": target, "releases": fields}, data, summary)
 
 
-def verified(results: Sequence[VerifyResult], *, everything: bool) -> Outcome:
+def verified(
+    results: Sequence[VerifyResult], *, everything: bool = False, target: bool = False
+) -> Outcome:
     """Exit code 3 when anything differs; every difference is data, so all of them are listed."""
     bad = [result for result in results if not result.ok]
     if everything:
@@ -304,7 +303,7 @@ def verified(results: Sequence[VerifyResult], *, everything: bool) -> Outcome:
     )
     data = [Listing((), rows)] if rows else ()
     if bad:
-        failure = Mismatch(_differences(bad))
+        failure = Mismatch(_differences(bad, "target" if target else "store"))
         return Outcome({**fields, **_without_problems(failure)}, data, failure=failure)
     files, size = sum(r.files for r in results), sum(r.bytes for r in results)
     what = (
@@ -322,16 +321,20 @@ def _without_problems(failure: Error) -> dict[str, Any]:
     return {name: v for name, v in failure_fields(failure).items() if name != "problems"}
 
 
-def _differences(bad: Sequence[VerifyResult]) -> str:
-    count = sum(len(result.problems) for result in bad)
-    if len(bad) > 1:
-        what = f"{len(bad)} builds do not match their manifests: {counted(count, 'difference')}"
+_CURES = {
+    "store": "The store was changed after publishing. Publish the same build again to repair it.",
+    "target": "The release was changed after its deploy. Deploy the same build again to repair it.",
+}
+
+
+def _differences(bad: Sequence[VerifyResult], place: str) -> str:
+    count = counted(sum(len(result.problems) for result in bad), "difference")
+    if len(bad) == 1:
+        what = f"build {bad[0].id} does not match its manifest: {count} in {bad[0].where}"
     else:
-        what = f"build {bad[0].id} does not match its manifest: {counted(count, 'difference')}"
-    return (
-        f"{what} in {bad[0].where}. It was changed after publishing. Publish the same build again "
-        "(that repairs the store), or deploy it again (that repairs a target)."
-    )
+        ids = ", ".join([result.id for result in bad[:5]] + ["..."] * (len(bad) > 5))
+        what = f"{len(bad):,} builds do not match their manifests ({ids}): {count} in all"
+    return f"{what}. {_CURES[place]}"
 
 
 # -- cells ----------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ stays flat however long the history (`tests/test_packing.py` holds this for any 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 MOST_PACKS = 4
 RATIO = 12

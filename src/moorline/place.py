@@ -9,8 +9,9 @@ nothing of what did not change.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 from moorline.disk import Descent, Disk
 from moorline.errors import Mismatch, Problem

@@ -10,8 +10,9 @@ import contextlib
 import os
 import pwd
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Iterator, Optional
+from typing import Optional
 
 from moorline.build import Release, TargetRecord
 from moorline.disk import Descent, Disk
@@ -27,6 +28,7 @@ from moorline.target import Deploying, Target, previous_of
 from moorline.wanted import Wanted, host_policy
 
 REPORT_LIMIT_S = 3.0
+FRESH_S = 10  # a proof of the share older than this is made again before the switch
 _WAIT_STEP_S = 2.0
 
 
@@ -400,7 +402,8 @@ class Preparation:
 
         def work(progress: Progress) -> None:
             with open_store(self.disk, self.wanted.store) as store:
-                with store.open_build(self.wanted.id) as opened:
+                opened = store.open_build(self.wanted.id)
+                with opened:
                     manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
                     self._prove_tree(store, opened, manifest, progress)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Union
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional, Union
 
 from moorline.errors import ConfigError
 
@@ -62,14 +63,14 @@ class Record:
             raise self.wrong(name, "true or false")
         return value
 
-    def texts(self, name: str) -> List[str]:
+    def texts(self, name: str) -> list[str]:
         """A list of texts; an absent field is an empty list."""
         value = self.fields.get(name, [])
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             raise self.wrong(name, "a list of texts")
         return value
 
-    def records(self, name: str) -> List[Record]:
+    def records(self, name: str) -> list[Record]:
         """A list of objects; an absent field is an empty list."""
         value = self.fields.get(name, [])
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
@@ -104,5 +105,5 @@ class Record:
 
 def record_text(fields: Mapping[str, Any]) -> bytes:
     """The one way in which Moorline writes a record: sorted, compact, ASCII, one final newline."""
-    kept: Dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    kept: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     return json.dumps(kept, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"

@@ -12,8 +12,9 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from moorline.disk import AnyPath, Descent, Disk, Named
 from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
@@ -236,7 +237,9 @@ def _small_size(disk: Disk, fd: int, files: list[tuple[bytes, bytes]]) -> int:
         return SMALL_BYTES + 1
     with Descent(disk, fd) as descent:
         try:
-            return sum(disk.stat(name, descent.enter(directory)).st_size for directory, name in files)
+            return sum(
+                disk.stat(name, descent.enter(directory)).st_size for directory, name in files
+            )
         except FileNotFoundError as error:
             raise _changed(os.fsencode(error.filename or ""), "vanished") from error
 
@@ -415,18 +418,21 @@ class _Check:
         self.mode(self.manifest.by_path[path], os.fstat(fd).st_mode)
         for entry in expected:
             name = entry.path.rpartition(b"/")[2]
-            kind = found.pop(name, None)
-            if kind is None:
-                self.differs(entry.path, "missing")
-            elif kind != entry.kind:
-                self.differs(entry.path, f"is {_noun(kind)}, should be {_noun(entry.kind)}")
-            elif kind == FILE:
-                self.file(fd, name, entry)
-            elif kind == LINK:
-                self.link(fd, name, entry)
+            self.entry(fd, name, found.pop(name, ""), entry)
         for name, kind in found.items():
             here = name if path == b"." else path + b"/" + name
             self.differs(here, f"extra {_noun(kind).split()[-1]}")
+
+    def entry(self, fd: int, name: bytes, kind: str, entry: Entry) -> None:
+        """One entry; `kind` is what the directory has under its name, or nothing."""
+        if not kind:
+            self.differs(entry.path, "missing")
+        elif kind != entry.kind:
+            self.differs(entry.path, f"is {_noun(kind)}, should be {_noun(entry.kind)}")
+        elif kind == FILE:
+            self.file(fd, name, entry)
+        elif kind == LINK:
+            self.link(fd, name, entry)
 
     def mode(self, entry: Entry, mode: int) -> None:
         if mode & 0o7777 != entry.mode:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Mapping, Optional
+from typing import Any, Optional
 
 from moorline.errors import ConfigError
 from moorline.record import Record, record_text
@@ -76,7 +77,9 @@ class Settings:
         if not group:
             return self
         where = f"groups.{name}"
-        changed = _with_target(self, Record({k: v for k, v in group.items() if k != "hooks"}, where))
+        changed = _with_target(
+            self, Record({k: v for k, v in group.items() if k != "hooks"}, where)
+        )
         return _with_hooks(changed, Record(group, where).record("hooks"))
 
     @property
@@ -145,7 +148,9 @@ def _with_target(settings: Settings, record: Record) -> Settings:
     names = _TARGET_KEYS + (("hooks",) if record.where.startswith("groups.") else ())
     record.only(names)
     if record.where.startswith("groups.") and "linked" in record.fields:
-        raise ConfigError(f"{record.where}: linked paths belong to the build; set them in [target].")
+        raise ConfigError(
+            f"{record.where}: linked paths belong to the build; set them in [target]."
+        )
     mode = record.text("mode", settings.mode)
     if mode not in MODES:
         raise record.wrong("mode", "'copy' or 'link'")
@@ -163,7 +168,9 @@ def _with_target(settings: Settings, record: Record) -> Settings:
         linked=linked,
         keep_releases=record.number("keep_releases", settings.keep_releases, least=2, most=100),
         store_wait_s=record.number("store_wait_s", settings.store_wait_s, most=3600),
-        store_timeout_s=record.number("store_timeout_s", settings.store_timeout_s, least=1, most=3600),
+        store_timeout_s=record.number(
+            "store_timeout_s", settings.store_timeout_s, least=1, most=3600
+        ),
         deploy_timeout_s=record.number(
             "deploy_timeout_s", settings.deploy_timeout_s, least=10, most=86400
         ),

@@ -11,7 +11,8 @@ import errno
 import hashlib
 import os
 import re
-from typing import Iterator, Optional
+from collections.abc import Iterator
+from typing import Optional
 
 from moorline.build import Build, BuildId, build_id
 from moorline.disk import (
@@ -33,7 +34,16 @@ from moorline.settings import checked_app
 
 STORE_FORMAT = 1
 MARKER = b"moorline-store.json"
-FOLDERS = (b"builds", b"packs", b"sequence", b"incoming", b"trash", b"agent", b"settings", b"ledger")
+FOLDERS = (
+    b"builds",
+    b"packs",
+    b"sequence",
+    b"incoming",
+    b"trash",
+    b"agent",
+    b"settings",
+    b"ledger",
+)
 
 _TIMES_HEADER = b"moorline-times 1\n"
 _TICKET = re.compile(rb"([0-9a-f]{16}) ([A-Za-z0-9][A-Za-z0-9._-]{0,99}) ([0-9]{1,12})\n")
@@ -133,9 +143,7 @@ def open_store(disk: Disk, path: AnyPath, *, app: Optional[str] = None) -> Store
 class Store:
     """An open store. Nothing in it is trusted but what matches a digest from elsewhere."""
 
-    def __init__(
-        self, disk: Disk, path: str, root: int, *, app: str, id: str, layout: str
-    ) -> None:
+    def __init__(self, disk: Disk, path: str, root: int, *, app: str, id: str, layout: str) -> None:
         self.disk = disk
         self.path = path
         self.root = root
@@ -177,7 +185,10 @@ class Store:
         """All builds in the order of their sequence; damaged ones are left out."""
         found = []
         for id in self.ids():
-            with contextlib.suppress(NotFound, Mismatch, ConfigError), self.open_build(id) as opened:
+            with (
+                contextlib.suppress(NotFound, Mismatch, ConfigError),
+                self.open_build(id) as opened,
+            ):
                 found.append(opened.build)
         return sorted(found, key=lambda build: build.sequence)
 

@@ -3,7 +3,8 @@
     <target>/current -> releases/<id>.<n>   or   <store>/builds/<id>/tree
     <target>/releases/<id>.<n>/
     <target>/shared/
-    <target>/.moorline/   target.json, history.jsonl, deploying.json, lock, manifests/, agents/, settings/
+    <target>/.moorline/   target.json, history.jsonl, deploying.json, lock,
+                          manifests/, agents/, settings/
 
 All of it lies on a local disk and belongs to the deploying user. `current` changes in one function,
 for deploy, rollback and put-back alike: a new link beside it, renamed over it.
@@ -17,8 +18,9 @@ import re
 import socket
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator, Optional
+from typing import Optional
 
 from moorline.build import BuildId, Release, build_id, checked_digest
 from moorline.disk import Disk, read_file, remove_tree, replace_file

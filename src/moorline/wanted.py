@@ -7,8 +7,9 @@ history remembers where its digests came from; the ledger on the share has only 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Mapping, Optional
+from typing import Optional
 
 from moorline.build import BuildId, Release
 from moorline.bundle import Bundle

@@ -139,9 +139,7 @@ def init(
             written = True
         except FileExistsError:
             written = False
-        return InitResult(
-            os.path.abspath(path), store.id, store.app, store.layout, config, written
-        )
+        return InitResult(os.path.abspath(path), store.id, store.app, store.layout, config, written)
 
 
 def publish(
@@ -216,7 +214,7 @@ def show(id: str, *, config: Config, disk: Disk = DISK) -> ShowResult:
     with translated("show"), _open(disk, config) as store, _build(store, id) as opened:
         ledger = DirectoryLedger(disk, store.root)
         manifest = opened.manifest()
-        packs = ()
+        packs: tuple[tuple[str, int], ...] = ()
         if store.layout == "pack":
             packs = tuple(read_index(disk, opened.folder).packs.items())
         line = _line(opened.build, True, ledger.targets(), ledger.pins())
@@ -226,7 +224,8 @@ def show(id: str, *, config: Config, disk: Disk = DISK) -> ShowResult:
 def diff(a: str, b: str, *, config: Config, disk: Disk = DISK) -> Difference:
     """What changed from build `a` to build `b`."""
     with translated("diff"), _open(disk, config) as store:
-        with _build(store, a) as first, _build(store, b) as second:
+        first, second = _build(store, a), _build(store, b)
+        with first, second:
             return difference(first.manifest(), second.manifest())
 
 

@@ -7,8 +7,9 @@ build that was published. Neither is trusted: whoever reads content compares it 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Callable, Iterable, Iterator, Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 from moorline.manifest import Entry, Manifest
 from moorline.scan import Progress, Source, Verified

@@ -17,9 +17,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Iterable, Iterator, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from moorline.disk import Descent, Disk, read_file, write_file, written
 from moorline.errors import Mismatch, Problem
@@ -36,9 +37,7 @@ GAP_BYTES = 1 << 20  # reading over a gap this small is cheaper than another rou
 REVERIFY_S = 7 * 86400
 
 _PACK = re.compile(rb"pack ([0-9a-f]{16}) ([0-9]{1,18})")
-_CONTENT = re.compile(
-    rb"([0-9a-f]{64}) (-|[0-9]{1,2}) ([0-9]{1,18}) ([0-9]{1,18}) ([0-9]{1,18})"
-)
+_CONTENT = re.compile(rb"([0-9a-f]{64}) (-|[0-9]{1,2}) ([0-9]{1,18}) ([0-9]{1,18}) ([0-9]{1,18})")
 
 
 class Place(NamedTuple):
@@ -157,7 +156,9 @@ class PackDraft:
         file first, so a pack that is found here stays.
         """
         names = [self.token, *self._base.packs]
-        write_file(self.disk, b"uses", "".join(f"{name}\n" for name in names).encode(), self.staging)
+        write_file(
+            self.disk, b"uses", "".join(f"{name}\n" for name in names).encode(), self.staging
+        )
         with Packs(self.disk, self.store) as packs:
             whole = {t for t, size in self._base.packs.items() if packs.size(t) >= size}
             found = {
@@ -171,7 +172,9 @@ class PackDraft:
             self.repaired += sum(
                 digest in self.wanted and digest not in found for digest in self._base.places
             )
-            stale = [d for d, place in found.items() if not 0 <= self.now - place.proved < REVERIFY_S]
+            stale = [
+                d for d, place in found.items() if not 0 <= self.now - place.proved < REVERIFY_S
+            ]
             return self._prove(packs, found, stale, progress)
 
     def _prove(
@@ -201,9 +204,10 @@ class PackDraft:
         total = sum(entry.size for entry in entries)
         packs = self.disk.open_directory(b"packs", self.store)
         try:
-            with Descent(self.disk, os.fsencode(self.source.root)) as descent, written(
-                self.disk, self.disk.create(self.token, 0o644, packs)
-            ) as fd:
+            with (
+                Descent(self.disk, os.fsencode(self.source.root)) as descent,
+                written(self.disk, self.disk.create(self.token, 0o644, packs)) as fd,
+            ):
                 writer = _PackWriter(self.disk, fd)
                 places = {}
                 for entry in entries:

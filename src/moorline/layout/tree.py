@@ -1,15 +1,17 @@
 """Layout tree: builds/<id>/tree is the build exactly as CI made it, ready to be served.
 
-A file that did not change is a hard link to the newest build's. EFS allows 177 links to a file: then
-a fresh file is written, which the following builds link to. Empty files are never linked (they
+A file that did not change is a hard link to the newest build's. EFS allows 177 links to a file:
+then a fresh file is written, which the following builds link to. Empty files are never linked (they
 would reach the limit first), and neither is a file whose mode or time differs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from typing import Iterable, Iterator, Optional
+from collections.abc import Iterable, Iterator
+from typing import Optional
 
 from moorline.disk import Descent, Disk
 from moorline.errors import Mismatch, Problem
@@ -43,9 +45,10 @@ class TreeDraft:
         old = self._base_tree()
         sources = base_sources(self.source.manifest, self.base)
         try:
-            with NewTree(self.disk, root) as tree, Descent(
-                self.disk, os.fsencode(self.source.root)
-            ) as source:
+            with (
+                NewTree(self.disk, root) as tree,
+                Descent(self.disk, os.fsencode(self.source.root)) as source,
+            ):
                 for entry in self.source.manifest.entries:
                     self.beat()
                     if entry.kind != FILE:
@@ -182,10 +185,8 @@ class TreeReader:
 
 
 def _missing_root(disk: Disk, build: int) -> None:
-    try:
+    with contextlib.suppress(FileExistsError):
         disk.make_directory(b"tree", 0o755, build)
-    except FileExistsError:
-        pass
 
 
 class _Mend:

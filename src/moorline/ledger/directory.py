@@ -5,14 +5,15 @@
     ledger/pins/<id>.json          a person needs this build, and why
     ledger/removing/<id>.json      prune is about to remove this build
 
-Each file has one writer, so nobody needs a lock; a reader that opens one sees it fresh, also on NFS.
+Each file has one writer, so nobody needs a lock; who opens one sees it fresh, also on NFS.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Iterator, Optional
+from collections.abc import Iterator
+from typing import Optional
 
 from moorline.build import Build, BuildId, Pin, TargetRecord
 from moorline.disk import Disk, read_file, replace_file
