@@ -207,10 +207,6 @@ def _settings(record: Record, where: str) -> Settings:
     tables = {name: _table(record, name).fields for name in _SETTINGS_TABLES}
     try:
         settings = settings_of(tables, app=_NO_APP, where=where)
-    except TypeError:  # TOML has dates and times, settings have none
-        raise ConfigError(
-            f"{where}: a date or time stands in [target], [hooks] or [groups]. Put it in quotes."
-        ) from None
     except ConfigError as error:
         if error.message.startswith(where):
             raise

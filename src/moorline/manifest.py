@@ -108,8 +108,14 @@ class Manifest:
         return manifest
 
     @classmethod
-    def parse(cls, text: bytes) -> Manifest:
-        """The manifest written in `text`. Raises Mismatch unless it is canonical and safe."""
+    def parse(cls, text: bytes, digest: str = "") -> Manifest:
+        """The manifest written in `text`. Raises Mismatch unless it is canonical and safe.
+
+        With `digest` the text must have that digest; it is canonical then, because whoever vouches
+        for the digest made the text with `Manifest.text`, and is not written out again to compare.
+        """
+        if digest and hashlib.sha256(text).hexdigest() != digest:
+            raise Mismatch(f"the manifest does not have the digest {digest[:12]}.")
         if len(text) > MAX_MANIFEST_BYTES:
             raise Mismatch("the manifest is larger than 256 MiB. It was not made by Moorline.")
         if not text.startswith(HEADER):
@@ -123,8 +129,9 @@ class Manifest:
         entries = tuple(map(_entry, text[len(HEADER) : -1].split(b"\n")))
         _check(entries)
         manifest = cls(entries)
-        if manifest.text != text:
+        if not digest and manifest.text != text:
             raise Mismatch("the manifest is not in canonical form. It was changed by hand.")
+        manifest.__dict__["text"] = text
         return manifest
 
     @cached_property

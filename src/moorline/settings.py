@@ -23,6 +23,12 @@ MODES = ("copy", "link")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _PATH = re.compile(r"/[A-Za-z0-9._/-]{1,59}")
+# Of TOML's basic strings those that JSON reads in the same way.
+_STRING = r'"(?:[^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*"'
+_POLICY_LINE = re.compile(
+    r"[ \t]*(?:#[^\x00-\x08\x0a-\x1f\x7f]*|(?P<name>[a-z]+)[ \t]*=[ \t]*(?P<value>"
+    rf"{_STRING}|\[[ \t]*(?:{_STRING}[ \t]*(?:,[ \t]*{_STRING}[ \t]*)*)?\]))?[ \t]*"
+)
 _HOOK_KEYS = ("run", "url", "contains", "timeout_s", "user", "retries", "retry_wait_s")
 _TARGET_KEYS = ("root", "store", "mode", "owner", "keep_releases", "linked", "store_wait_s",
                 "store_timeout_s", "deploy_timeout_s")  # fmt: skip
@@ -77,6 +83,8 @@ class Settings:
         if not group:
             return self
         where = f"groups.{name}"
+        if "linked" in group:
+            raise ConfigError(f"{where}: linked paths belong to the build; set them in [target].")
         changed = _with_target(
             self, Record({k: v for k, v in group.items() if k != "hooks"}, where)
         )
@@ -111,14 +119,22 @@ def settings_of(
     """Settings from the tables `target`, `hooks` and `groups`. Raises ConfigError."""
     record = Record(tables, where)
     record.only(("target", "hooks", "groups"))
-    plain = json.loads(json.dumps({name: tables[name] for name in sorted(tables) if tables[name]}))
+    try:
+        plain = json.loads(
+            json.dumps({name: tables[name] for name in sorted(tables) if tables[name]})
+        )
+    except TypeError:  # TOML has dates and times, settings have none
+        raise ConfigError(
+            f"{where}: a date or time stands in [target], [hooks] or [groups]. Put it in quotes."
+        ) from None
+    groups = record.record("groups").fields
     settings = Settings(
         app=checked_app(app), store_id=store_id, groups=plain.get("groups", {}), tables=plain
     )
     settings = _with_target(settings, record.record("target"))
     settings = _with_hooks(settings, record.record("hooks"))
-    for name in settings.groups:
-        if not isinstance(settings.groups[name], dict):
+    for name in groups:
+        if not isinstance(groups[name], dict):
             raise ConfigError(f"{where}: groups.{name} must be a table.")
         settings.for_group(name)
     return settings
@@ -136,21 +152,16 @@ def checked_app(name: str) -> str:
 
 def checked_path(path: str, where: str) -> str:
     """A path that deploy.sh may hold as a literal: absolute, at most 60 safe characters."""
-    if not _PATH.fullmatch(path) or ".." in path.split("/"):
+    if not _PATH.fullmatch(path) or ".." in path.split("/") or not path.strip("/"):
         raise ConfigError(
             f"{where}: {path[:100]!r} must be an absolute path of at most 60 of the characters "
             "A-Z a-z 0-9 . _ / -, without '..'."
         )
-    return path.rstrip("/") or "/"
+    return path.rstrip("/")
 
 
 def _with_target(settings: Settings, record: Record) -> Settings:
-    names = _TARGET_KEYS + (("hooks",) if record.where.startswith("groups.") else ())
-    record.only(names)
-    if record.where.startswith("groups.") and "linked" in record.fields:
-        raise ConfigError(
-            f"{record.where}: linked paths belong to the build; set them in [target]."
-        )
+    record.only(_TARGET_KEYS)
     mode = record.text("mode", settings.mode)
     if mode not in MODES:
         raise record.wrong("mode", "'copy' or 'link'")
@@ -158,7 +169,7 @@ def _with_target(settings: Settings, record: Record) -> Settings:
     if owner and not _USER.fullmatch(owner):
         raise record.wrong("owner", "the name of a user")
     root, store = record.text("root", settings.root), record.text("store", settings.store)
-    linked = tuple(map(_checked_linked, record.texts("linked"))) or settings.linked
+    linked = _checked_linked(record.texts("linked")) or settings.linked
     return replace(
         settings,
         root=checked_path(root, f"{record.where}: root") if root else "",
@@ -177,13 +188,19 @@ def _with_target(settings: Settings, record: Record) -> Settings:
     )
 
 
-def _checked_linked(path: str) -> str:
-    parts = path.rstrip("/").split("/")
-    if path.startswith("/") or "\0" in path or any(p in ("", ".", "..") for p in parts):
-        raise ConfigError(
-            f"linked: {path[:100]!r} must be a path inside the build, such as 'public/uploads/'."
-        )
-    return path
+def _checked_linked(paths: list[str]) -> tuple[str, ...]:
+    before = ""
+    for path in sorted(path.rstrip("/") + "/" for path in paths):
+        if path.startswith("/") or "\0" in path or {"", ".", ".."} & set(path[:-1].split("/")):
+            raise ConfigError(
+                f"linked: {path[:100]!r} must be a path inside the build: 'public/uploads/'."
+            )
+        if before and path.startswith(before):
+            raise ConfigError(
+                f"linked: {path[:100]!r} is named twice, or lies in {before[:100]!r}."
+            )
+        before = path
+    return tuple(paths)
 
 
 def _with_hooks(settings: Settings, record: Record) -> Settings:
@@ -258,18 +275,19 @@ def parse_host_policy(text: bytes, where: str = "/etc/moorline.toml") -> HostPol
     """Reads the part of TOML that the host's file needs: `name = "text"` and `name = ["text"]`, one
     a line. Targets have Python 3.9, which has no TOML reader; anything else is refused, so every
     file that is accepted means the same to every TOML reader. Raises ConfigError."""
+    try:
+        lines = text.decode("utf-8").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where} is not text in UTF-8.") from None
     fields: dict[str, Any] = {}
-    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
-        bare = line.strip()
-        if not bare or bare.startswith("#"):
-            continue
-        name, _, value = bare.partition("=")
-        try:
-            fields[name.strip()] = json.loads(value)
-        except ValueError:
+    for number, line in enumerate(lines, 1):
+        match = _POLICY_LINE.fullmatch(line)
+        if match is None or match["name"] in fields:
             raise ConfigError(
-                f'{where}, line {number}: write name = "text" or name = ["text", "text"].'
-            ) from None
+                f'{where}, line {number}: write name = "text" or name = ["text", "text"], once.'
+            )
+        if match["name"]:
+            fields[match["name"]] = json.loads(match["value"])
     record = Record(fields, where)
     record.only(("store", "roots", "users", "modes"))
     store = record.text("store", "")

@@ -313,13 +313,14 @@ class OpenBuild:
             if error.errno not in (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.ELOOP):
                 raise
             text = b""
-        if hashlib.sha256(text).hexdigest() != digest:
+        try:
+            return Manifest.parse(text, digest)
+        except Mismatch:
             raise Mismatch(
                 f"the manifest of build {self.build.id} at {self.path} is not the one that CI made "
                 f"(digest {digest[:12]}). It was changed after publishing. "
                 "Publish the same build again: that repairs it."
-            )
-        return Manifest.parse(text)
+            ) from None
 
     def times(self, manifest: Manifest) -> Times:
         """The files' times. Not part of the identity: damaged ones are replaced by `created`."""

@@ -357,10 +357,9 @@ class Target:
         if text is None:
             return None
         try:
-            manifest = Manifest.parse(text)
+            return Manifest.parse(text, digest)
         except Error:
             return None
-        return manifest if manifest.digest == digest else None
 
     # -- cleaning -----------------------------------------------------------------------------
 

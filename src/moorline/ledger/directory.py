@@ -18,6 +18,7 @@ from typing import Optional
 from moorline.build import Build, BuildId, Pin, TargetRecord
 from moorline.disk import Disk, read_file, replace_file
 from moorline.errors import ConfigError
+from moorline.record import record_text
 
 FOLDERS = (b"builds", b"targets", b"pins", b"removing")
 
@@ -77,6 +78,15 @@ class DirectoryLedger:
         except FileNotFoundError:
             return set()
         return {name[: -len(".json")] for name in names if name.endswith(".json")}
+
+    def begin_removing(self, id: BuildId, reason: str, time: int) -> None:
+        """Announce a removal, before any pin is read."""
+        text = record_text({"id": id, "reason": reason, "time": time})
+        self._write(b"removing", id, text)
+
+    def end_removing(self, id: BuildId) -> None:
+        with contextlib.suppress(FileNotFoundError), self._folder(b"removing") as fd:
+            self.disk.unlink(f"{id}.json", fd)
 
     # -- files --------------------------------------------------------------------------------
 

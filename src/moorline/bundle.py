@@ -1,0 +1,319 @@
+"""The bundle: the three small files that travel through the pipeline in place of the build.
+
+    appspec.yml   tells CodeDeploy to run deploy.sh for three of its events
+    deploy.sh     fetches the agent, checks its SHA-256, runs it (source: deploy.sh.in)
+    build.json    {"format": 1, "build": "<id> <digest> <manifest bytes> <settings digest>"}
+
+A bundle is a folder, or a zip of at most 1,000 bytes. Every byte of it is counted: SHA-256 digests
+do not compress, so build.json has one text instead of four names, and the agent's digest stands in
+deploy.sh only, which needs it there.
+
+Whoever can write the bundle decides what goes live; all the same, reading one is careful.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.resources
+import io
+import os
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Tuple
+
+from moorline.build import BuildId, build_id, checked_digest
+from moorline.disk import Disk, make_directories, read_file, replace_file, walk_names
+from moorline.errors import ConfigError, Error, NotFound, from_os_error
+from moorline.record import Record, record_text
+from moorline.settings import checked_path
+
+BUNDLE_FORMAT = 1
+MAX_ZIP_BYTES = 1000
+
+APPSPEC, DEPLOY, BUILD = "appspec.yml", "deploy.sh", "build.json"
+NAMES = (APPSPEC, DEPLOY, BUILD)  # in the order in which a folder is written: the id last
+EVENTS = ("BeforeInstall", "ApplicationStart", "ValidateService")
+
+_BUILD = re.compile(r"(\S+) ([0-9a-f]{64}) ([0-9]{1,18}) ([0-9a-f]{64})")
+_AGENT = re.compile(rb"^a=([0-9a-f]{64})$", re.MULTILINE)
+_OPTIONAL = re.compile(r" #\? ([0-9])$")
+_TEMPORARY = re.compile(rb"\.(appspec\.yml|deploy\.sh|build\.json)\.[0-9a-f]{16}\.tmp")
+_MOST_LEFT_OUT = 2
+_MAX_MEMBER_BYTES = 64 << 10
+_MAX_ARCHIVE_BYTES = 1 << 20  # CodePipeline's own zip of the folder is larger than ours
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle says: which build, and the SHA-256 of everything that may take part."""
+
+    id: BuildId
+    digest: str
+    manifest_bytes: int
+    settings: str
+    agent: str
+
+
+# -- the files ------------------------------------------------------------------------------------
+
+
+def bundle_files(bundle: Bundle, *, store: str, root: str) -> Dict[str, bytes]:
+    """The three files by name. `store` is the store's path on the targets; `root` is where a target
+    may hold the agent already, or "". Raises ConfigError for a path that deploy.sh cannot hold.
+
+    What does not fit into 1,000 bytes is left out of deploy.sh, the least needed first: its own
+    words on a failure (those of cp and sha256sum remain), then the look at the target's own copy.
+    """
+    store = checked_path(store, "the store's path on the targets")
+    root = checked_path(root, "the target root") if root else ""
+    for left_out in range(_MOST_LEFT_OUT + 1):
+        files = {
+            APPSPEC: _appspec(),
+            DEPLOY: _deploy(bundle, store, root, _MOST_LEFT_OUT - left_out),
+            BUILD: _build(bundle),
+        }
+        if len(_zip(files)) <= MAX_ZIP_BYTES:
+            break
+    return files
+
+
+def _appspec() -> bytes:
+    """No `timeout`: CodeDeploy's own, 3,600 s an event, is also its highest. No ApplicationStop: it
+    would run the script of the revision before, and can block every later deployment."""
+    events = "".join(f"  {event}:\n  - location: {DEPLOY}\n" for event in EVENTS)
+    return f"version: 0.0\nos: linux\nhooks:\n{events}".encode("ascii")
+
+
+def _deploy(bundle: Bundle, store: str, root: str, comfort: int) -> bytes:
+    """deploy.sh with the optional lines up to `comfort`."""
+    source = importlib.resources.files("moorline").joinpath("deploy.sh.in")
+    first, *lines = source.read_text(encoding="ascii").splitlines()
+    kept = [first]
+    for line in lines:
+        optional = _OPTIONAL.search(line)
+        if line and not line.startswith("#") and (not optional or int(optional[1]) <= comfort):
+            kept.append(_OPTIONAL.sub("", line))
+    text = "".join(line + "\n" for line in kept)
+    for name, value in (("agent", bundle.agent), ("store", store), ("root", root)):
+        text = text.replace(f"@{name}@", value)
+    return text.encode("ascii")
+
+
+def _build(bundle: Bundle) -> bytes:
+    words = f"{bundle.id} {bundle.digest} {bundle.manifest_bytes} {bundle.settings}"
+    return record_text({"format": BUNDLE_FORMAT, "build": words}).rstrip()
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def zip_bytes(files: Dict[str, bytes]) -> bytes:
+    """The zip of `files`: same files, same bytes on every run. Raises Error above 1,000 bytes."""
+    data = _zip(files)
+    if len(data) > MAX_ZIP_BYTES:
+        raise Error(
+            f"bundle failed: the zip has {len(data)} bytes, {MAX_ZIP_BYTES} are allowed. "
+            "Give the build a shorter id, or the store a shorter path."
+        )
+    return data
+
+
+def _zip(files: Dict[str, bytes]) -> bytes:
+    """Written by hand: zipfile cannot choose the smallest of several ways to deflate an entry."""
+    local, central, offset = [], [], 0
+    for name in sorted(files):
+        method, data = _smallest(files[name])
+        dos_date = 1 << 5 | 1  # 1980-01-01
+        facts = struct.pack(
+            "<HHHHHIIIHH", 20, 0, method, 0, dos_date, zlib.crc32(files[name]),
+            len(data), len(files[name]), len(name), 0,
+        )  # fmt: skip
+        mode = stat.S_IFREG | (0o755 if name == DEPLOY else 0o644)
+        raw_name = name.encode("ascii")
+        local += [b"PK\3\4", facts, raw_name, data]
+        made_by_unix = struct.pack("<H", 3 << 8 | 20)
+        tail = struct.pack("<HHHII", 0, 0, 0, mode << 16, offset)
+        central += [b"PK\1\2", made_by_unix, facts, tail, raw_name]
+        offset += 30 + len(raw_name) + len(data)
+    directory = b"".join(central)
+    end = struct.pack("<HHHHIIH", 0, 0, len(files), len(files), len(directory), offset, 0)
+    return b"".join([*local, directory, b"PK\5\6", end])
+
+
+def _smallest(data: bytes) -> Tuple[int, bytes]:
+    """Method and content of the smallest entry: 8 deflated, 0 stored. Nothing else is allowed: the
+    CodeDeploy agent's fallback for unzip knows only these two."""
+    ways = [(0, data)]
+    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_FIXED):
+        for memory in (8, 9):
+            deflate = zlib.compressobj(9, zlib.DEFLATED, -15, memory, strategy)
+            ways.append((8, deflate.compress(data) + deflate.flush()))
+    return min(ways, key=lambda way: len(way[1]))
+
+
+def write_bundle(disk: Disk, out: str, files: Dict[str, bytes]) -> int:
+    """Write `files` as a zip when `out` ends in .zip, else into the folder `out`, which is made when
+    missing. Returns the bytes of the zip, or of the files together.
+
+    Raises ConfigError when the folder holds anything else: CodePipeline would put that into the
+    artifact, and CodeDeploy onto every machine.
+    """
+    out = os.path.realpath(out)
+    try:
+        if out.endswith(".zip"):
+            folder, name = os.path.split(out)
+            return _write(disk, folder, {name: zip_bytes(files)})
+        return _write(disk, out, files, alone=True)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        where = os.fsdecode(error.filename or out)
+        raise ConfigError(
+            f"writing the bundle failed: {where} is in the way: a zip goes into a file that ends in "
+            ".zip, a folder into a folder. Remove it, or name another place."
+        ) from None
+    except OSError as error:
+        raise from_os_error(error, "writing the bundle") from error
+
+
+def _write(disk: Disk, folder: str, files: Dict[str, bytes], alone: bool = False) -> int:
+    make_directories(disk, folder)
+    directory = disk.open_directory(folder)
+    try:
+        if alone:
+            _refuse_others(disk, directory, folder)
+        for name in sorted(files, key=lambda name: NAMES.index(name) if name in NAMES else 0):
+            replace_file(disk, os.fsencode(name), files[name], directory, disk.token())
+    finally:
+        os.close(directory)
+    return sum(map(len, files.values()))
+
+
+def _refuse_others(disk: Disk, directory: int, folder: str) -> None:
+    """What a killed writer left is removed; any other name is refused."""
+    names = [name for name, _ in disk.names(directory)]
+    others = []
+    for name in names:
+        if _TEMPORARY.fullmatch(name):
+            disk.unlink(name, directory)
+        elif os.fsdecode(name) not in NAMES:
+            others.append(ascii(os.fsdecode(name)))
+    if others:
+        shown = ", ".join(sorted(others)[:5]) + (" ..." if len(others) > 5 else "")
+        raise ConfigError(
+            f"writing the bundle failed: {folder} holds {shown}. All of it would travel to every "
+            "target. Name an empty folder, or one that does not exist yet."
+        )
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def read_bundle(disk: Disk, path: str) -> Bundle:
+    """The bundle at `path`, a folder or a zip, ours or one that CodePipeline made of the folder.
+
+    Raises NotFound when nothing is there, and ConfigError for everything that is not a bundle.
+    """
+    where = os.path.realpath(os.path.abspath(path))  # abspath first: deploy.sh says deploy.sh/..
+    try:
+        if stat.S_ISDIR(disk.stat(where).st_mode):
+            return _parse(_folder_files(disk, where), where)
+        return _parse(_zip_files(read_file(disk, where, most=_MAX_ARCHIVE_BYTES), where), where)
+    except FileNotFoundError:
+        raise NotFound(
+            f"reading the bundle failed: there is nothing at {where}. Name the folder or the zip "
+            "that publish wrote."
+        ) from None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ELOOP, errno.EFBIG, errno.ENOTDIR, errno.ENXIO):
+            raise _no_bundle(where, error.strerror or "it is no file") from None
+        raise from_os_error(error, "reading the bundle") from error
+
+
+def _no_bundle(where: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"reading the bundle failed: {where} is not a bundle: {reason}. Name the folder or the zip "
+        "that publish wrote."
+    )
+
+
+def _folder_files(disk: Disk, where: str) -> Dict[str, bytes]:
+    directory = disk.open_directory(where)
+    try:
+        present = {os.fsdecode(name) for name, _ in disk.names(directory)}
+        return {
+            name: read_file(disk, name, directory, most=_MAX_MEMBER_BYTES)
+            for name in (DEPLOY, BUILD)
+            if name in present
+        }
+    finally:
+        os.close(directory)
+
+
+def _zip_files(data: bytes, where: str) -> Dict[str, bytes]:
+    """What a bundle's zip holds. Nothing is unpacked onto a disk, no entry beyond its limit."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = _members(archive.infolist(), where)
+            return {name: _content(archive, found[name], where) for name in found}
+    except _DAMAGED as error:
+        raise _no_bundle(where, f"it is no zip, or a damaged one ({error})") from None
+
+
+# What zipfile is known to raise for hostile input.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, IndexError, KeyError,
+    OverflowError, NotImplementedError, RuntimeError, OSError, MemoryError,
+)  # fmt: skip
+
+
+def _members(entries: Iterable[zipfile.ZipInfo], where: str) -> Dict[str, zipfile.ZipInfo]:
+    """The entries by name, without a single top folder: the CodeDeploy agent strips that too."""
+    entries = [entry for entry in entries if not entry.filename.endswith("/")]
+    tops = {entry.filename.partition("/")[0] for entry in entries if "/" in entry.filename}
+    top = tops.pop() + "/" if len(tops) == 1 and all("/" in e.filename for e in entries) else ""
+    found: Dict[str, zipfile.ZipInfo] = {}
+    for entry in entries:
+        name = entry.filename[len(top) :]
+        if name not in NAMES or name in found or top in ("../", "./", "/"):
+            raise _no_bundle(where, f"it holds {ascii(entry.filename[:100])}, or holds it twice")
+        found[name] = entry
+    return found
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> bytes:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _no_bundle(where, f"{entry.filename} is neither stored nor deflated")
+    with archive.open(entry) as file:
+        data = file.read(_MAX_MEMBER_BYTES + 1)
+    if len(data) > _MAX_MEMBER_BYTES:
+        raise _no_bundle(where, f"{entry.filename} is larger than {_MAX_MEMBER_BYTES} bytes")
+    return data
+
+
+def _parse(files: Dict[str, bytes], where: str) -> Bundle:
+    for name in (BUILD, DEPLOY):
+        if name not in files:
+            raise _no_bundle(where, f"it has no {name}")
+    record = Record.parse(files[BUILD], f"{where}: {BUILD}")
+    if record.number("format") != BUNDLE_FORMAT:
+        raise ConfigError(
+            f"{record.where} has format {record.number('format')}; this moorline reads format "
+            f"{BUNDLE_FORMAT}. Use a newer moorline."
+        )
+    build = _BUILD.fullmatch(record.text("build"))
+    agents: List[bytes] = _AGENT.findall(files[DEPLOY])
+    if build is None:
+        raise record.wrong("build", "an id, a digest, a length and a digest")
+    if len(agents) != 1:
+        raise _no_bundle(where, f"{DEPLOY} does not name one agent")
+    name, digest, manifest_bytes, settings = build.groups()
+    return Bundle(
+        id=build_id(name),
+        digest=checked_digest(digest, record.where),
+        manifest_bytes=int(manifest_bytes),
+        settings=checked_digest(settings, record.where),
+        agent=agents[0].decode(),
+    )

@@ -1,0 +1,178 @@
+"""Take builds and leftovers out of a store, so that nobody who may need them is hurt.
+
+    remove   intent in the ledger -> all pins -> rename to trash/
+    clean    stale publishes -> trash/ ; what waited there long enough -> .deleting -> unlinked
+
+Nothing is unlinked under a name that anybody else may use: it is renamed first, and a late commit
+then fails. Ages are heartbeats and the times in names, both by the store's clock. Packs go when no
+index in builds/, incoming/ or trash/ names them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from typing import Iterator
+
+from moorline.build import BuildId
+from moorline.disk import read_file, remove_tree
+from moorline.errors import Conflict, Mismatch, NotFound
+from moorline.layout.pack import read_index
+from moorline.ledger.directory import DirectoryLedger
+from moorline.store import Store
+
+STALE_S = 86_400
+GRACE_S = 86_400
+
+_WAITING = re.compile(rb"(.+)\.([0-9a-f]{16})\.([0-9]{1,12})")
+_DELETING = b".deleting"
+_TOKEN = re.compile(rb"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was found and done, as names relative to the store."""
+
+    stale: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    packs: tuple[str, ...] = ()
+
+
+def store_time(store: Store) -> int:
+    """The present time by the clock of the machine that holds the store, in whole seconds."""
+    name = b".clock.%s.tmp" % store.disk.token().encode()
+    with store.folder(b"incoming") as incoming:
+        fd = store.disk.create(name, at=incoming)
+        try:
+            return int(os.fstat(fd).st_mtime)
+        finally:
+            os.close(fd)
+            store.disk.unlink(name, incoming)
+
+
+def remove(store: Store, id: BuildId, reason: str) -> None:
+    """Move build `id` to trash/. Raises Conflict when a target or a person may need it.
+
+    The intent is written before the pins are read, and a deploy writes its pin before it reads the
+    intents: so one of the two always sees the other.
+    """
+    ledger = DirectoryLedger(store.disk, store.root)
+    if id not in store.ids():
+        raise NotFound(f"no build {id} in the store at {store.path}.")
+    now = store_time(store)
+    ledger.begin_removing(id, reason, now)
+    try:
+        needed = sorted({t.stage or t.root for t in ledger.targets() if id in t.pins()})
+        needed += [f"{pin.by}: {pin.reason}" for pin in ledger.pins() if pin.id == id]
+        if needed:
+            raise Conflict(
+                f"build {id} is needed and was not removed: {'; '.join(needed)}. "
+                "Deploy another build there, or unpin it."
+            )
+        name = f"{id}.{store.disk.token()}.{now}"
+        with store.folder(b"builds") as builds, store.folder(b"trash") as trash:
+            store.disk.rename(id, name, builds, trash)
+            store.disk.sync(trash)
+            store.disk.sync(builds)
+    finally:
+        ledger.end_removing(id)
+
+
+def clean(store: Store, now: int, *, stale_s: int = STALE_S, grace_s: int = GRACE_S) -> Cleaned:
+    """Clean what is old enough at `now`, by the store's clock. Safe beside everything else."""
+    stale = tuple(_retire(store, now, stale_s))
+    deleted = tuple(_delete(store, now, grace_s))
+    packs: tuple[str, ...] = ()
+    if deleted and store.layout == "pack":
+        packs = tuple(_delete_packs(store, now, grace_s))
+    return Cleaned(stale, deleted, packs)
+
+
+def _retire(store: Store, now: int, stale_s: int) -> Iterator[str]:
+    """Publishes whose heartbeat stopped go to trash/."""
+    with store.folder(b"incoming") as incoming, store.folder(b"trash") as trash:
+        for name, kind in store.disk.names(incoming):
+            if kind != "d" or now - _heartbeat(store, incoming, name) < stale_s:
+                continue
+            waiting = b"%s.%s.%d" % (name[:150], store.disk.token().encode(), now)
+            with contextlib.suppress(FileNotFoundError):
+                store.disk.rename(name, waiting, incoming, trash)
+                yield f"incoming/{os.fsdecode(name)}"
+
+
+def _heartbeat(store: Store, incoming: int, name: bytes) -> int:
+    """When the publish was last seen alive; without a heartbeat, when its folder changed."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return int(store.disk.stat(name + b"/alive", incoming).st_mtime)
+    with contextlib.suppress(FileNotFoundError):
+        return int(store.disk.stat(name, incoming).st_mtime)
+    return 1 << 62
+
+
+def _delete(store: Store, now: int, grace_s: int) -> Iterator[str]:
+    """What waited in trash/ for `grace_s` seconds is unlinked."""
+    with store.folder(b"trash") as trash:
+        for name, _ in store.disk.names(trash):
+            doomed = name
+            if not name.endswith(_DELETING):
+                match = _WAITING.fullmatch(name)
+                if match is None or now - int(match.group(3)) < grace_s:
+                    continue
+                doomed = name + _DELETING
+                try:
+                    store.disk.rename(name, doomed, trash, trash)
+                except FileNotFoundError:
+                    continue
+            remove_tree(store.disk, doomed, trash)
+            yield f"trash/{os.fsdecode(name)}"
+
+
+def _delete_packs(store: Store, now: int, grace_s: int) -> Iterator[str]:
+    """Packs that no index and no publish in flight names, once they are old enough."""
+    used = _used_packs(store)
+    with store.folder(b"packs") as packs, store.folder(b"trash") as trash:
+        for name, _ in store.disk.names(packs):
+            if _TOKEN.fullmatch(name) is None or os.fsdecode(name) in used:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if now - int(store.disk.stat(name, packs).st_mtime) < grace_s:
+                    continue
+                doomed = b"pack.%s.%d%s" % (name, now, _DELETING)
+                store.disk.rename(name, doomed, packs, trash)
+                store.disk.unlink(doomed, trash)
+                yield f"packs/{os.fsdecode(name)}"
+
+
+def _used_packs(store: Store) -> set[str]:
+    """Every pack that may be needed. Raises Mismatch when an index cannot be read: then nobody
+    knows, and nothing is removed."""
+    used: set[str] = set()
+    for folder in (b"incoming", b"builds", b"trash"):  # the way that a build goes
+        with store.folder(folder) as above:
+            for name, kind in store.disk.names(above):
+                if kind == "d":
+                    used |= _packs_of(store, above, name)
+    return used
+
+
+def _packs_of(store: Store, above: int, name: bytes) -> set[str]:
+    used: set[str] = set()
+    try:
+        fd = store.disk.open_directory(name, above)
+    except FileNotFoundError:
+        return used
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            used |= set(read_file(store.disk, b"uses", fd).decode("ascii", "replace").split())
+        with contextlib.suppress(FileNotFoundError):
+            used |= set(read_index(store.disk, fd).packs)
+    except Mismatch as error:
+        raise Mismatch(
+            f"{os.fsdecode(name)} has a damaged index, so nobody knows which packs it needs: "
+            f"no pack was removed. Publish that build again, or remove it. ({error})"
+        ) from None
+    finally:
+        os.close(fd)
+    return used

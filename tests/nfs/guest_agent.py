@@ -1,0 +1,71 @@
+"""Runs as PID 1 of a guest: JSON lines on /dev/ttyS0 are commands; answers go back the same way.
+
+A serial line and not the network, so that a machine whose network is cut can still be asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from typing import Any
+
+LINE_BYTES = 512  # what the serial line takes at once without loss
+SHORT_BYTES = 2000  # longer output goes through the shared folder: the line is slow
+
+
+def serve(port: int) -> None:
+    lock = threading.Lock()
+    send(port, lock, {"id": 0, "code": 0})
+    held = b""
+    while True:
+        *lines, held = (held + os.read(port, 4096)).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            if request["command"] == "poweroff":
+                os.sync()
+                subprocess.run(["/sbin/poweroff", "-f"])
+            threading.Thread(target=answer, args=(port, lock, request), daemon=True).start()
+
+
+def send(port: int, lock: threading.Lock, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode() + b"\n"
+    with lock:
+        while data:
+            data = data[os.write(port, data[:LINE_BYTES]) :]
+
+
+def answer(port: int, lock: threading.Lock, request: dict[str, Any]) -> None:
+    started = time.monotonic()
+    code, out, err = run(request)
+    message: dict[str, Any] = {"id": request["id"], "code": code}
+    message["seconds"] = time.monotonic() - started
+    for name, text in (("out", out), ("err", err)):
+        message[name] = text.decode("utf-8", "replace")
+        if len(text) > SHORT_BYTES:
+            file = f"{request['reply']}.{name}"
+            with open(f"/mnt/host/{file}", "wb") as stream:
+                stream.write(text)
+            message[name], message[f"{name}_file"] = "", file
+    send(port, lock, message)
+
+
+def run(request: dict[str, Any]) -> tuple[int, bytes, bytes]:
+    command = request["command"]
+    try:
+        done = subprocess.run(
+            command, shell=isinstance(command, str), stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=request["timeout_s"], cwd=request["folder"],
+            env={**os.environ, **request["environment"]},
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired as late:
+        return 124, late.stdout or b"", (late.stderr or b"") + b"\n[time limit]"
+    except OSError as error:
+        return 127, b"", str(error).encode()
+
+
+if __name__ == "__main__":
+    serve(os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY))

@@ -1,0 +1,105 @@
+"""A machine that mounts the share: moorline run on it, and the NFS requests that this cost.
+
+Two machines of one rig see the same share at paths of their own and cache it apart. The code that
+runs is this checkout's, by the interpreter of these tests.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nfs.guest import Answer, Guest, GuestError, Running
+
+EFS_OPTIONS = "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport"
+"""The mount options of amazon-efs-utils."""
+
+_MOORLINE = [sys.executable, "-c", "from moorline.cli import main; main()"]
+_WORKFLOW = str(Path(__file__).with_name("guest_verbs.py"))
+
+
+class Machine:
+    """`share` is where `guest` has the share, `local` a folder of its own disk."""
+
+    def __init__(self, guest: Guest, name: str, share: str) -> None:
+        self.guest = guest
+        self.name = name
+        self.share = share
+        self.local = f"/mnt/tmp/{name}"
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def shell(self, line: str, **how: Any) -> str:
+        """What a shell line prints. Raises when it fails."""
+        return self.guest.shell(line, **how)
+
+    def python(self, code: str, *arguments: str, **how: Any) -> str:
+        """What a Python program prints: this checkout's modules can be imported."""
+        answer = self.guest.run([sys.executable, "-c", code, *arguments], **how)
+        if answer.code:
+            raise GuestError(f"{self.name}: exit {answer.code}\n{answer.out}{answer.err}")
+        return answer.out
+
+    def begin(self, *arguments: str, **how: Any) -> Running:
+        """Begin a moorline command."""
+        return self.guest.begin([*_MOORLINE, *arguments, "--json"], **how)
+
+    def moorline(self, *arguments: str, **how: Any) -> dict[str, Any]:
+        """The JSON of a moorline command that succeeds."""
+        return told(self.begin(*arguments, **how).wait())
+
+    def refused(self, *arguments: str, **how: Any) -> dict[str, Any]:
+        """The JSON of a moorline command that fails."""
+        answer = self.begin(*arguments, **how).wait()
+        assert answer.code, f"it succeeded: {answer.out}"
+        refusal: dict[str, Any] = json.loads(answer.out)
+        return refusal
+
+    # -- the NFS client -----------------------------------------------------------------------
+
+    def requests(self) -> Counter[str]:
+        """Requests that this machine's kernel sent to the server so far, by NFS operation."""
+        return mount_requests(self.shell("cat /proc/self/mountstats"), self.share)
+
+    def forget(self) -> None:
+        """Drop every cache that may be dropped: what follows is a first look at the share."""
+        self.shell("sync; echo 3 > /proc/sys/vm/drop_caches")
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    """The JSON object of a command that succeeded."""
+    if answer.code:
+        raise AssertionError(f"exit {answer.code}\n{answer.out}{answer.err}")
+    result: dict[str, Any] = json.loads(answer.out)
+    return result
+
+
+def mount_requests(mountstats: str, mount: str) -> Counter[str]:
+    """Requests by operation of one mount, from the text of /proc/self/mountstats."""
+    found: Counter[str] = Counter()
+    inside = False
+    for line in mountstats.splitlines():
+        words = line.split()
+        if words[:1] == ["device"]:
+            inside = f"mounted on {mount} with" in line
+        elif inside and len(words) > 8 and words[0].rstrip(":").isupper() and words[1].isdigit():
+            found[words[0].rstrip(":")] += int(words[1])
+    return +found
+
+
+def total(requests: Counter[str]) -> int:
+    """What the operations of a step cost: all requests but the session's own upkeep."""
+    return sum(number for name, number in requests.items() if name not in _UPKEEP)
+
+
+def shown(requests: Counter[str], *, but: Sequence[str] = ()) -> str:
+    """For messages: the total, and each operation with its number, the most frequent first."""
+    parts = [f"{name} {number}" for name, number in requests.most_common() if name not in but]
+    return f"{total(requests)} requests: {', '.join(parts)}"
+
+
+_UPKEEP = frozenset({"SEQUENCE", "EXCHANGE_ID", "CREATE_SESSION", "RENEW", "RECLAIM_COMPLETE"})
