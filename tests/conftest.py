@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
 from trees import SITE, write_tree
+
+if TYPE_CHECKING:
+    from world import World
 
 # No deadline: two cores are shared with other jobs, and a slow example is no finding.
 settings.register_profile(
@@ -26,3 +33,31 @@ def layout(request: pytest.FixtureRequest) -> str:
     """Each layout of a store in turn."""
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with a short name, which every user may enter."""
+    with tempfile.TemporaryDirectory(prefix="m.", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        from moorline import wanted
+
+        monkeypatch.setattr(wanted, "HOST_FILE", str(folder / "etc-moorline.toml"))
+        yield folder
+
+
+@pytest.fixture
+def world(here: Path) -> World:
+    """An application with an empty store of layout pack."""
+    from world import World
+
+    return World(here)
+
+
+@pytest.fixture
+def tree_world(here: Path) -> World:
+    """The same with layout tree, which mode link needs."""
+    from world import World
+
+    return World(here, "tree")

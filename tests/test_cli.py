@@ -1,17 +1,15 @@
 """The command line itself: help, exit codes, JSON, errors, what goes to which stream.
 
-The verbs' own behaviour, from init to rollback, is in test_cli_verbs.py.
+The verbs' behaviour, from init to rollback, is in test_cli_verbs.py; signals, pipes and terminals
+are in test_invocation.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,8 +25,10 @@ from moorline.cli import moorline
 from moorline.errors import Problem
 from moorline.settings import Hook
 
-COMMAND = (sys.executable, "-W", "error", "-c", "from moorline.cli import main; main()")
-VERBS = ["init", "publish", "deploy", "rollback", "status", "builds", "show", "diff", "export", "history", "verify", "pin", "unpin", "demo"]
+VERBS = [
+    "init", "publish", "deploy", "rollback", "status", "builds", "show", "diff", "export",
+    "history", "verify", "pin", "unpin", "demo",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -271,178 +271,3 @@ def test_verify_takes_the_target_of_the_environment_only_when_nothing_else_is_na
     assert [(c["target"], c["id"], c["everything"]) for c in calls] == [
         ("/srv/shop", None, False), (None, "shop-41", False), (None, None, True)
     ]  # fmt: skip
-
-
-# -- processes: signals, pipes, terminals ---------------------------------------------------------
-
-WAITING = """
-import signal, sys
-from moorline import cli, workflow
-def verb(*arguments, **options):
-    try:
-        print("ready", file=sys.stderr, flush=True)
-        signal.pause()
-    finally:
-        print("cleaned", file=sys.stderr, flush=True)
-workflow.publish = verb
-cli.main()
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_cleans_up_and_says_what_remains(number: signal.Signals) -> None:
-    command = [sys.executable, "-c", WAITING, "publish", "d", "--store", "s"]
-    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == "ready\n"
-        process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
-
-    assert (process.returncode, stdout) == (130, "")
-    assert stderr == (
-        "cleaned\nmoorline: interrupted. What was unfinished is in the store's incoming/ and will "
-        "be cleaned; everything published or live is as it was.\n"
-    )
-
-
-MANY = """
-from moorline import cli, workflow
-from moorline.build import Build
-build = Build("shop-41", "0" * 64, 1, 1, "0" * 16, 1790000000, 1, 1)
-workflow.builds = lambda config: [workflow.BuildLine(build, True, (), ())] * 20000
-cli.main()
-"""
-
-
-def test_a_reader_that_goes_away_is_no_error() -> None:
-    command = [sys.executable, "-c", MANY, "builds", "--store", "s"]
-    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline().startswith("build")
-        process.stdout.close()
-        stderr = process.stderr.read()
-
-    assert (process.wait(), stderr) == (0, "")
-
-
-def test_a_result_that_cannot_be_written_is_an_error() -> None:
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-c", MANY, "builds", "--store", "s"]
-        done = subprocess.run(command, stdout=full, stderr=-1, text=True)
-
-    assert done.returncode == 1
-    assert done.stderr.startswith("moorline: writing the result to stdout failed: No space left")
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize("closed", [1, 2])
-def test_closed_streams_are_no_error(closed: int) -> None:
-    command = shlex.join([sys.executable, "-c", MANY, "builds", "--store", "s"])
-
-    done = subprocess.run(["sh", "-c", f"{command} {closed}>&-"], capture_output=True, text=True)
-
-    assert done.returncode == 0
-    assert done.stderr == ""
-
-
-WORKING = """
-import sys
-from moorline import cli, meter, workflow
-meter.LINE_EVERY_S = meter.BAR_EVERY_S = 0
-result = workflow.PublishResult("shop-41", "0" * 64, 1, 10, 1, 10, 0, 0.1, None, 0, False, 0, ())
-def verb(source, *, config, id, bundle, progress, dry_run):
-    progress(5000000, 10000000, "hashing")
-    return result
-workflow.publish = verb
-cli.main()
-"""
-
-
-def test_a_log_gets_plain_lines_and_only_data_is_on_stdout() -> None:
-    command = [sys.executable, "-c", WORKING, "publish", "d", "--store", "s"]
-
-    done = subprocess.run(command, capture_output=True, text=True)
-    quiet = subprocess.run([*command, "-q"], capture_output=True, text=True)
-
-    lines = done.stderr.splitlines()
-    assert done.stdout == quiet.stdout == "shop-41\n"
-    assert lines[0].startswith("hashing: 5.0 MB of 10 MB, ")
-    assert lines[1].startswith("published shop-41 to s (digest 00000000): 1 file, 1 new (10 bytes)")
-    assert len(lines) == 2
-    assert quiet.stderr == ""
-
-
-def test_json_has_no_summary_and_verbose_has_every_field() -> None:
-    command = [sys.executable, "-c", WORKING, "publish", "d", "--store", "s"]
-
-    as_json = subprocess.run([*command, "--json", "-q"], capture_output=True, text=True)
-    verbose = subprocess.run([*command, "-v"], capture_output=True, text=True)
-
-    assert json.loads(as_json.stdout)["id"] == "shop-41"
-    assert as_json.stderr == ""
-    assert "linked_files: 0\n" in verbose.stderr
-
-
-def on_terminal(command: list[str], **variables: str) -> str:
-    """What the command writes to a terminal that is its stdout and its stderr."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", **variables}
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    text = b""
-    while select.select([ours], [], [], 60)[0]:
-        try:
-            text += os.read(ours, 65536)
-        except OSError:  # EIO: the other side is closed
-            break
-    os.close(ours)
-    assert process.wait() == 0
-    return text.decode()
-
-
-def test_a_terminal_gets_a_bar_a_summary_and_the_next_command() -> None:
-    shown = on_terminal([sys.executable, "-c", WORKING, "publish", "d", "--store", "s"])
-
-    assert "hashing" in shown
-    assert "\x1b[?25h" in shown  # the cursor is back
-    assert shown.endswith("next: moorline deploy shop-41 --target DIR\r\n")
-
-
-def test_colours_are_for_terminals_that_want_them() -> None:
-    command = [*COMMAND[:2], "error", "-c", "from moorline.output import *\n" + MANY.replace(
-        "* 20000", ""), "builds", "--store", "s"]  # fmt: skip
-    coloured, plain = on_terminal(command), on_terminal(command, NO_COLOR="1")
-
-    assert "\x1b[1m" in coloured
-    assert "─" in plain
-    assert "\x1b[3" not in plain
-
-
-# -- shell completion -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_are_printed(shell: str) -> None:
-    environment = {**os.environ, "_MOORLINE_COMPLETE": f"{shell}_source"}
-
-    done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True)
-
-    assert done.returncode == 0
-    assert "_MOORLINE_COMPLETE" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "completed"), [("moorline pub", "publish"), ("moorline deploy --m", "--mode")]
-)
-def test_words_are_completed(words: str, completed: str) -> None:
-    environment = {
-        **os.environ,
-        "_MOORLINE_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
-
-    done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True)
-
-    assert done.stdout == f"plain,{completed}\n"

@@ -14,19 +14,19 @@ Whoever can write the bundle decides what goes live; all the same, reading one i
 from __future__ import annotations
 
 import errno
-import importlib.resources
 import io
 import os
+import pkgutil
 import re
 import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Tuple
 
 from moorline.build import BuildId, build_id, checked_digest
-from moorline.disk import Disk, make_directories, read_file, replace_file, walk_names
+from moorline.disk import Disk, make_directories, read_file, replace_file
 from moorline.errors import ConfigError, Error, NotFound, from_os_error
 from moorline.record import Record, record_text
 from moorline.settings import checked_path
@@ -61,7 +61,7 @@ class Bundle:
 # -- the files ------------------------------------------------------------------------------------
 
 
-def bundle_files(bundle: Bundle, *, store: str, root: str) -> Dict[str, bytes]:
+def bundle_files(bundle: Bundle, *, store: str, root: str) -> dict[str, bytes]:
     """The three files by name. `store` is the store's path on the targets; `root` is where a target
     may hold the agent already, or "". Raises ConfigError for a path that deploy.sh cannot hold.
 
@@ -84,14 +84,14 @@ def bundle_files(bundle: Bundle, *, store: str, root: str) -> Dict[str, bytes]:
 def _appspec() -> bytes:
     """No `timeout`: CodeDeploy's own, 3,600 s an event, is also its highest. No ApplicationStop: it
     would run the script of the revision before, and can block every later deployment."""
-    events = "".join(f"  {event}:\n  - location: {DEPLOY}\n" for event in EVENTS)
+    events = "".join(f" {event}:\n - location: {DEPLOY}\n" for event in EVENTS)
     return f"version: 0.0\nos: linux\nhooks:\n{events}".encode("ascii")
 
 
 def _deploy(bundle: Bundle, store: str, root: str, comfort: int) -> bytes:
     """deploy.sh with the optional lines up to `comfort`."""
-    source = importlib.resources.files("moorline").joinpath("deploy.sh.in")
-    first, *lines = source.read_text(encoding="ascii").splitlines()
+    source = pkgutil.get_data("moorline", "deploy.sh.in") or b""
+    first, *lines = source.decode("ascii").splitlines()
     kept = [first]
     for line in lines:
         optional = _OPTIONAL.search(line)
@@ -111,7 +111,7 @@ def _build(bundle: Bundle) -> bytes:
 # -- writing --------------------------------------------------------------------------------------
 
 
-def zip_bytes(files: Dict[str, bytes]) -> bytes:
+def zip_bytes(files: dict[str, bytes]) -> bytes:
     """The zip of `files`: same files, same bytes on every run. Raises Error above 1,000 bytes."""
     data = _zip(files)
     if len(data) > MAX_ZIP_BYTES:
@@ -122,7 +122,7 @@ def zip_bytes(files: Dict[str, bytes]) -> bytes:
     return data
 
 
-def _zip(files: Dict[str, bytes]) -> bytes:
+def _zip(files: dict[str, bytes]) -> bytes:
     """Written by hand: zipfile cannot choose the smallest of several ways to deflate an entry."""
     local, central, offset = [], [], 0
     for name in sorted(files):
@@ -144,7 +144,7 @@ def _zip(files: Dict[str, bytes]) -> bytes:
     return b"".join([*local, directory, b"PK\5\6", end])
 
 
-def _smallest(data: bytes) -> Tuple[int, bytes]:
+def _smallest(data: bytes) -> tuple[int, bytes]:
     """Method and content of the smallest entry: 8 deflated, 0 stored. Nothing else is allowed: the
     CodeDeploy agent's fallback for unzip knows only these two."""
     ways = [(0, data)]
@@ -155,8 +155,8 @@ def _smallest(data: bytes) -> Tuple[int, bytes]:
     return min(ways, key=lambda way: len(way[1]))
 
 
-def write_bundle(disk: Disk, out: str, files: Dict[str, bytes]) -> int:
-    """Write `files` as a zip when `out` ends in .zip, else into the folder `out`, which is made when
+def write_bundle(disk: Disk, out: str, files: dict[str, bytes]) -> int:
+    """Write `files` as a zip when `out` ends in .zip, else into the folder `out`, made when it is
     missing. Returns the bytes of the zip, or of the files together.
 
     Raises ConfigError when the folder holds anything else: CodePipeline would put that into the
@@ -171,14 +171,14 @@ def write_bundle(disk: Disk, out: str, files: Dict[str, bytes]) -> int:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         where = os.fsdecode(error.filename or out)
         raise ConfigError(
-            f"writing the bundle failed: {where} is in the way: a zip goes into a file that ends in "
-            ".zip, a folder into a folder. Remove it, or name another place."
+            f"writing the bundle failed: {where} is in the way. A name that ends in .zip is a "
+            "file, any other a folder. Remove what is there, or name another place."
         ) from None
     except OSError as error:
         raise from_os_error(error, "writing the bundle") from error
 
 
-def _write(disk: Disk, folder: str, files: Dict[str, bytes], alone: bool = False) -> int:
+def _write(disk: Disk, folder: str, files: dict[str, bytes], alone: bool = False) -> int:
     make_directories(disk, folder)
     directory = disk.open_directory(folder)
     try:
@@ -239,7 +239,7 @@ def _no_bundle(where: str, reason: str) -> ConfigError:
     )
 
 
-def _folder_files(disk: Disk, where: str) -> Dict[str, bytes]:
+def _folder_files(disk: Disk, where: str) -> dict[str, bytes]:
     directory = disk.open_directory(where)
     try:
         present = {os.fsdecode(name) for name, _ in disk.names(directory)}
@@ -252,7 +252,7 @@ def _folder_files(disk: Disk, where: str) -> Dict[str, bytes]:
         os.close(directory)
 
 
-def _zip_files(data: bytes, where: str) -> Dict[str, bytes]:
+def _zip_files(data: bytes, where: str) -> dict[str, bytes]:
     """What a bundle's zip holds. Nothing is unpacked onto a disk, no entry beyond its limit."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -269,16 +269,16 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def _members(entries: Iterable[zipfile.ZipInfo], where: str) -> Dict[str, zipfile.ZipInfo]:
+def _members(entries: Iterable[zipfile.ZipInfo], where: str) -> dict[str, zipfile.ZipInfo]:
     """The entries by name, without a single top folder: the CodeDeploy agent strips that too."""
     entries = [entry for entry in entries if not entry.filename.endswith("/")]
     tops = {entry.filename.partition("/")[0] for entry in entries if "/" in entry.filename}
     top = tops.pop() + "/" if len(tops) == 1 and all("/" in e.filename for e in entries) else ""
-    found: Dict[str, zipfile.ZipInfo] = {}
+    found: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:
         name = entry.filename[len(top) :]
         if name not in NAMES or name in found or top in ("../", "./", "/"):
-            raise _no_bundle(where, f"it holds {ascii(entry.filename[:100])}, or holds it twice")
+            raise _no_bundle(where, f"it holds {entry.filename[:100]!a}, or holds it twice")
         found[name] = entry
     return found
 
@@ -293,7 +293,7 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> by
     return data
 
 
-def _parse(files: Dict[str, bytes], where: str) -> Bundle:
+def _parse(files: dict[str, bytes], where: str) -> Bundle:
     for name in (BUILD, DEPLOY):
         if name not in files:
             raise _no_bundle(where, f"it has no {name}")
@@ -304,7 +304,7 @@ def _parse(files: Dict[str, bytes], where: str) -> Bundle:
             f"{BUNDLE_FORMAT}. Use a newer moorline."
         )
     build = _BUILD.fullmatch(record.text("build"))
-    agents: List[bytes] = _AGENT.findall(files[DEPLOY])
+    agents = _AGENT.findall(files[DEPLOY])
     if build is None:
         raise record.wrong("build", "an id, a digest, a length and a digest")
     if len(agents) != 1:

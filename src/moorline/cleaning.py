@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 from moorline.build import BuildId
 from moorline.disk import read_file, remove_tree

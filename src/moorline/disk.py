@@ -79,11 +79,16 @@ class Disk:
     def open_file(self, path: AnyPath, at: Optional[int] = None) -> tuple[int, os.stat_result]:
         """A descriptor to read from, and what it is. Raises OSError(EINVAL) for a non-file."""
         self.step("open_file", path)
-        fd = os.open(path, _READ_FLAGS, dir_fd=at)
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode):
-            return fd, status
-        os.close(fd)
+        try:
+            fd = os.open(path, _READ_FLAGS, dir_fd=at)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # a socket
+                raise
+        else:
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode):
+                return fd, status
+            os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
 
     def read(self, fd: int, size: int, offset: Optional[int] = None) -> bytes:
@@ -391,34 +396,43 @@ def remove_tree(
 
     Only for names that nobody else can want: a cleaner first renames what it removes.
     """
+    stack = [(at, [Named(name, "?")])]  # open directories, and what is left to remove from each
     try:
-        fd = disk.open_directory(name, at)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-            raise
-        disk.unlink(name, at)
-        return
-    try:
-        _empty(disk, fd, beat)
+        while stack[0][1]:
+            directory, left = stack[-1]
+            if not left:
+                stack.pop()
+                os.close(directory)
+                disk.remove_directory(stack[-1][1].pop().name, stack[-1][0])
+                continue
+            beat()
+            below = _unlink(disk, directory, left[-1])
+            if below < 0:
+                left.pop()
+            else:
+                stack.append((below, []))
+                stack[-1][1].extend(_removable(disk, below))
     finally:
-        os.close(fd)
-    disk.remove_directory(name, at)
+        for directory, _ in stack[1:]:
+            os.close(directory)
 
 
-def _empty(disk: Disk, fd: int, beat: Callable[[], None]) -> None:
+def _unlink(disk: Disk, at: int, named: Named) -> int:
+    """Remove what is no directory and return -1; open what is one."""
+    if named.kind in "d?":
+        try:
+            return disk.open_directory(named.name, at)
+        except FileNotFoundError:
+            return -1
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+    disk.unlink(named.name, at)
+    return -1
+
+
+def _removable(disk: Disk, fd: int) -> list[Named]:
     inside = disk.names(fd)
     if inside and not os.fstat(fd).st_mode & stat.S_IWUSR:
         disk.set_mode(fd, 0o700)
-    for name, kind in inside:
-        beat()
-        if kind == "d":
-            remove_tree(disk, name, fd, beat=beat)
-        else:
-            disk.unlink(name, fd)
-
-
-def walk_names(disk: Disk, fd: int) -> Iterator[bytes]:
-    """The names in an open directory that are not temporary ones, sorted."""
-    yield from sorted(name for name, _ in disk.names(fd) if not name.startswith(b"."))
+    return inside

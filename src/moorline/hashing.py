@@ -1,4 +1,4 @@
-"""Hashing on all cores: one job for each numbered piece of work, results as they become ready.
+"""Hashing on all cores: one job for many pieces of work, results as they become ready.
 
 Worker processes only hash and look: every change of a disk happens in the process that started
 them. Three ways to run the same jobs, chosen by `workers`:
@@ -17,6 +17,7 @@ import marshal
 import os
 import queue
 import selectors
+import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -25,23 +26,25 @@ from typing import Any, Callable, Optional, Protocol
 from moorline.disk import Disk
 from moorline.errors import Error
 
-Job = Callable[[int], Any]
-"""Does piece `index` and returns something that marshal can write: tuples, bytes, text, numbers."""
+Job = Callable[[Any], Any]
+"""Does one piece. What it takes and returns must be what marshal can write: tuples, lists, bytes,
+text, numbers. Everything else it needs, it has inherited."""
 
 PIECE_FILES = 24
 PIECE_BYTES = 4 << 20
 READ_BYTES = 1 << 20
 SMALL_BYTES = 6 << 20
 SMALL_FILES = 400
-MOST_PIECES = 16_000  # their numbers must fit into one pipe: 64 KiB, 4 bytes each
+MOST_MESSAGE = 1 << 17
 
 
 class Workers(Protocol):
-    """`put` hands in a piece, `ready` gives what is done by now, `finish` waits for the rest."""
+    """`put` hands in a piece, `ready` gives what is done by now, `finish` waits for the rest.
+    Results are pairs of the piece and what the job made of it, in no order."""
 
-    def put(self, index: int) -> None: ...
-    def ready(self) -> Iterator[tuple[int, Any]]: ...
-    def finish(self) -> Iterator[tuple[int, Any]]: ...
+    def put(self, piece: Any) -> None: ...
+    def ready(self) -> Iterator[tuple[Any, Any]]: ...
+    def finish(self) -> Iterator[tuple[Any, Any]]: ...
     def close(self) -> None: ...
 
 
@@ -72,13 +75,12 @@ def hash_file(disk: Disk, fd: int, size: int) -> tuple[str, int]:
 
 
 def pieces(sizes: list[int]) -> list[range]:
-    """Runs of neighbouring files, small enough to share out evenly and few enough for a pipe."""
-    files = max(PIECE_FILES, len(sizes) // MOST_PIECES + 1)
+    """Runs of neighbouring files, small enough to share out evenly."""
     runs: list[range] = []
     start = held = 0
     for index, size in enumerate(sizes):
         held += size
-        if index + 1 - start >= files or (held >= PIECE_BYTES and len(runs) < MOST_PIECES // 2):
+        if index + 1 - start >= PIECE_FILES or held >= PIECE_BYTES:
             runs.append(range(start, index + 1))
             start, held = index + 1, 0
     if start < len(sizes):
@@ -89,12 +91,12 @@ def pieces(sizes: list[int]) -> list[range]:
 class _Inline:
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._done: list[tuple[int, Any]] = []
+        self._done: list[tuple[Any, Any]] = []
 
-    def put(self, index: int) -> None:
-        self._done.append((index, self._job(index)))
+    def put(self, piece: Any) -> None:
+        self._done.append((piece, self._job(piece)))
 
-    def ready(self) -> Iterator[tuple[int, Any]]:
+    def ready(self) -> Iterator[tuple[Any, Any]]:
         done, self._done = self._done, []
         return iter(done)
 
@@ -107,8 +109,8 @@ class _Inline:
 class _Threads:
     def __init__(self, job: Job, count: int) -> None:
         self._job = job
-        self._todo: queue.SimpleQueue[Optional[int]] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[int, Any, Optional[BaseException]]]
+        self._todo: queue.SimpleQueue[Optional[tuple[Any]]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Any, Any, Optional[BaseException]]]
         self._done = queue.SimpleQueue()
         self._waiting = 0
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
@@ -117,17 +119,17 @@ class _Threads:
 
     def _run(self) -> None:
         while True:
-            index = self._todo.get()
-            if index is None:
+            todo = self._todo.get()
+            if todo is None:
                 return
             try:
-                self._done.put((index, self._job(index), None))
+                self._done.put((todo[0], self._job(todo[0]), None))
             except BaseException as error:
-                self._done.put((index, None, error))
+                self._done.put((todo[0], None, error))
 
-    def put(self, index: int) -> None:
+    def put(self, piece: Any) -> None:
         self._waiting += 1
-        self._todo.put(index)
+        self._todo.put((piece,))
 
     def ready(self) -> Iterator[tuple[int, Any]]:
         while self._waiting and not self._done.empty():
@@ -138,12 +140,12 @@ class _Threads:
             yield self._take()
         self.close()
 
-    def _take(self) -> tuple[int, Any]:
-        index, result, error = self._done.get()
+    def _take(self) -> tuple[Any, Any]:
+        piece, result, error = self._done.get()
         self._waiting -= 1
         if error is not None:
             raise error
-        return index, result
+        return piece, result
 
     def close(self) -> None:
         while not self._todo.empty():
@@ -158,102 +160,123 @@ class _Threads:
         self._threads = []
 
 
-_HEADER = struct.Struct("<II")
+_SIZE = struct.Struct("<I")
 
 
 class _Processes:
-    """Forked children that take the next number from one pipe and answer on a pipe each.
+    """Forked children that take the next piece from one socket and answer on a pipe each.
 
-    The numbers of all pieces fit into the first pipe, so `put` never blocks; a child that has
-    answered a lot waits until `ready` or `finish` reads. A child ends when the first pipe does:
-    also when its parent is killed.
+    The socket keeps messages whole, so whoever is free takes the next one. While it is full, `put`
+    reads answers: nobody ever waits for somebody who waits. A child ends when the socket does, also
+    when its parent is killed.
     """
 
     def __init__(self, job: Job, count: int) -> None:
         self._job = job
-        take, self._give = os.pipe()
+        self._give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._give.setblocking(False)
+        self._pieces: dict[int, Any] = {}
+        self._number = 0
+        self._done: list[tuple[Any, Any]] = []
         self._answers: dict[int, bytearray] = {}
         self._children: list[int] = []
-        self._waiting = 0
         self._selector = selectors.DefaultSelector()
         for _ in range(count):
             self._start(take)
-        os.close(take)
+        take.close()
 
-    def _start(self, take: int) -> None:
+    def _start(self, take: socket.socket) -> None:
         answer, tell = os.pipe()
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                os.close(self._give)
+                self._give.close()
                 os.close(answer)
-                self._serve(take, tell)
+                _serve(self._job, take, tell)
                 status = 0
             finally:
                 os._exit(status)
         os.close(tell)
-        os.set_blocking(answer, False)
         self._children.append(child)
         self._answers[answer] = bytearray()
         self._selector.register(answer, selectors.EVENT_READ)
 
-    def _serve(self, take: int, tell: int) -> None:
+    def put(self, piece: Any) -> None:
+        self._number += 1
+        self._pieces[self._number] = piece
+        message = marshal.dumps((self._number, piece))
         while True:
-            number = os.read(take, 4)
-            if not number:
-                return
-            index = int.from_bytes(number, "little")
             try:
-                text = marshal.dumps((True, self._job(index)))
-            except OSError as error:
-                name = None if error.filename is None else os.fsencode(error.filename)
-                text = marshal.dumps((False, (error.errno, error.strerror, name)))
-            view = memoryview(_HEADER.pack(index, len(text)) + text)
-            while view:
-                view = view[os.write(tell, view) :]
+                self._give.send(message)
+                return
+            except BlockingIOError:
+                self._read(wait=True)
+            except BrokenPipeError:
+                raise Error(_DIED) from None
 
-    def put(self, index: int) -> None:
-        os.write(self._give, index.to_bytes(4, "little"))
-        self._waiting += 1
+    def ready(self) -> Iterator[tuple[Any, Any]]:
+        self._read(wait=False)
+        done, self._done = self._done, []
+        return iter(done)
 
-    def ready(self) -> Iterator[tuple[int, Any]]:
-        return self._read(wait=False)
-
-    def finish(self) -> Iterator[tuple[int, Any]]:
-        while self._waiting:
-            yield from self._read(wait=True)
+    def finish(self) -> Iterator[tuple[Any, Any]]:
+        while self._pieces:
+            if not self._done:
+                self._read(wait=True)
+            yield from self.ready()
+        yield from self.ready()
         self.close()
 
-    def _read(self, *, wait: bool) -> Iterator[tuple[int, Any]]:
+    def _read(self, *, wait: bool) -> None:
         for key, _ in self._selector.select(None if wait else 0):
             data = os.read(key.fd, 1 << 18)
             if not data:
-                raise Error("a hashing process ended early. Memory may have run out. Try again.")
+                raise Error(_DIED)
             held = self._answers[key.fd]
             held += data
-            yield from self._parse(held)
+            self._parse(held)
 
-    def _parse(self, held: bytearray) -> Iterator[tuple[int, Any]]:
-        while len(held) >= _HEADER.size:
-            index, size = _HEADER.unpack_from(held)
-            if len(held) < _HEADER.size + size:
+    def _parse(self, held: bytearray) -> None:
+        while len(held) >= _SIZE.size:
+            (size,) = _SIZE.unpack_from(held)
+            if len(held) < _SIZE.size + size:
                 return
-            done, result = marshal.loads(held[_HEADER.size : _HEADER.size + size])
-            del held[: _HEADER.size + size]
-            self._waiting -= 1
-            if not done:
-                number, text, name = result
-                raise OSError(number, text, None if name is None else os.fsdecode(name))
-            yield index, result
+            number, error, result = marshal.loads(held[_SIZE.size : _SIZE.size + size])
+            del held[: _SIZE.size + size]
+            piece = self._pieces.pop(number)
+            if error is not None:
+                code, text, name = error
+                raise OSError(code, text, None if name is None else os.fsdecode(name))
+            self._done.append((piece, result))
 
     def close(self) -> None:
-        if self._give < 0:
+        if not self._children:
             return
-        os.close(self._give)
-        self._give = -1
+        self._give.close()
         for answer in self._answers:
             os.close(answer)
         self._selector.close()
         for child in self._children:
             os.waitpid(child, 0)
+        self._children = []
+
+
+_DIED = "a hashing process ended early. Memory may have run out. Try again."
+
+
+def _serve(job: Job, take: socket.socket, tell: int) -> None:
+    """A child's life: pieces in, answers out, until the parent closes its end."""
+    while True:
+        message = take.recv(MOST_MESSAGE)
+        if not message:
+            return
+        number, piece = marshal.loads(message)
+        try:
+            text = marshal.dumps((number, None, job(piece)))
+        except OSError as error:
+            name = None if error.filename is None else os.fsencode(error.filename)
+            text = marshal.dumps((number, (error.errno, error.strerror, name), None))
+        view = memoryview(_SIZE.pack(len(text)) + text)
+        while view:
+            view = view[os.write(tell, view) :]

@@ -73,10 +73,9 @@ class Invocation:
         if self._meter is None:
             if self.quiet or sys.stderr is None:
                 self._meter = Silent()
-            elif sys.stderr.isatty():
-                self._meter = Bar(_talk_console())
             else:
-                self._meter = Lines(sys.stderr)
+                terminal = _is_terminal(sys.stderr)
+                self._meter = Bar(_talk_console()) if terminal else Lines(sys.stderr)
         return self._meter
 
     def data_console(self) -> Console:
@@ -108,12 +107,14 @@ class Invocation:
             say(note)
         if outcome.summary:
             say(outcome.summary)
-        if outcome.then and sys.stderr is not None and sys.stderr.isatty():
+        if outcome.then and _is_terminal(sys.stderr):
             say(f"next: {outcome.then}")
 
     def fail(self, error: Error) -> int:
         """Report `error`; returns its exit code."""
         self.close()
+        if isinstance(error, Interrupted) and _is_terminal(sys.stderr):
+            say("")  # below the ^C
         if self.as_json:
             _write(sys.stdout, json.dumps(failure_fields(error)) + "\n")
         else:
@@ -187,6 +188,10 @@ def _talk_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
 def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:
         return
@@ -199,7 +204,7 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 def _rendered(listing: Listing) -> str:
     """A table with a line under its titles on a terminal, plain aligned text elsewhere."""
-    if not listing.columns or not sys.stdout.isatty():
+    if not listing.columns or not _is_terminal(sys.stdout):
         return listing.text
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in listing.columns:
@@ -271,7 +276,10 @@ class Verbs(click.Group):
         @click.pass_obj
         def run(invocation: Invocation, /, **options: Any) -> int:
             invocation.start(name, options)
-            return invocation.finish(function(invocation, **options))
+            try:
+                return invocation.finish(function(invocation, **options))
+            except KeyboardInterrupt as error:  # before click makes an Abort of it
+                raise Interrupted(INTERRUPTED) from error
 
         command = click.command(name)(functools.update_wrapper(run, function))
         for option in _EVERY_VERB:

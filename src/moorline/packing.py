@@ -2,9 +2,11 @@
 
 A build may use four packs at most, its own included: with its folder they are the five paths that
 AWS Backup restores at a time. Pack sizes fall into four classes by powers of `RATIO` below the
-build's size, and a build keeps at most one pack of each class. So a content is rewritten at most
-`RATIO` times in a class before it moves up, and there are only four: the cost of a published byte
-stays flat however long the history (`tests/test_packing.py` holds this for any history).
+build's size, and a build keeps at most one pack of each class. So a content is rewritten about
+RATIO / 2 times in a class before it moves up, and RATIO times in the largest. However long the
+history, a published byte is written at most 2 * RATIO times, and a publish costs at most
+1 / RATIO**3 of the build besides, which is the price of piling up tiny ones
+(`tests/test_packing.py` holds both for any history).
 """
 
 from __future__ import annotations

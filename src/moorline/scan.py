@@ -12,13 +12,21 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Union
 
 from moorline.disk import AnyPath, Descent, Disk, Named
 from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
-from moorline.hashing import SMALL_BYTES, SMALL_FILES, hash_file, pieces, workers
+from moorline.hashing import (
+    PIECE_FILES,
+    SMALL_BYTES,
+    SMALL_FILES,
+    Workers,
+    hash_file,
+    pieces,
+    workers,
+)
 from moorline.manifest import (
     DIRECTORY,
     FILE,
@@ -75,13 +83,16 @@ class Source:
 
 @dataclass
 class _Walk:
-    """What a walk has found so far: everything but the files' content."""
+    """What a walk has found so far: everything but the files' content.
+
+    `found` is called with (directory, name) of each file, while the walk goes on.
+    """
 
     disk: Disk
     rules: Rules
     linked: dict[bytes, bool]
+    found: Callable[[bytes, bytes], None]
     entries: list[Entry] = field(default_factory=list)
-    files: list[tuple[bytes, bytes]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def refuse(self, path: bytes, problem: str) -> None:
@@ -96,7 +107,6 @@ def scan(
     Raises NotFound (no such directory), SourceRefused with every refused path, SourceChanged.
     """
     linked = {os.fsencode(name.rstrip("/")): name.endswith("/") for name in rules.linked}
-    walk = _Walk(disk, rules, linked)
     name = os.fsdecode(root)
     try:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -105,13 +115,15 @@ def scan(
             f"nothing to publish: {name} is no directory. Build first, or name the build's folder."
         ) from None
     try:
-        _walk(walk, fd, b"")
-        _add_linked(walk)
-        if not walk.files and not walk.problems and len(walk.entries) <= 1:
-            raise SourceRefused(f"nothing to publish: {name} is empty. Build first.")
-        walk.entries.extend(_hash_files(walk, fd, progress))
+        with _Hashing(disk, fd, progress) as hashing:
+            walk = _Walk(disk, rules, linked, hashing.add)
+            _walk(walk, fd, b"")
+            _add_linked(walk)
+            hashing.finish(walk)
     finally:
         os.close(fd)
+    if not walk.problems and len(walk.entries) <= 1:
+        raise SourceRefused(f"nothing to publish: {name} is empty. Build first.")
     if walk.problems:
         raise SourceRefused(
             f"{name} holds {len(walk.problems)} thing(s) that a build may not hold. "
@@ -144,7 +156,7 @@ def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named) -> None:
     elif named.name in SECRETS and os.fsdecode(named.name) not in walk.rules.allow:
         walk.refuse(here, "is not published unless it is named: in 'exclude', 'linked' or 'allow'")
     elif named.kind == "f":
-        walk.files.append((path[:-1] or b".", named.name))
+        walk.found(path[:-1] or b".", named.name)
     elif named.kind == "l":
         _walk_link(walk, fd, named.name, here)
     elif named.kind == "d":
@@ -200,48 +212,77 @@ def linked_target(path: bytes, root: Optional[str] = None) -> bytes:
     return b"../" * (path.count(b"/") + 2) + b"shared/" + path
 
 
-def _hash_files(walk: _Walk, fd: int, progress: Progress) -> Iterable[Entry]:
-    """The entries of all files found, hashed by workers in pieces."""
-    files = walk.files
-    runs = pieces([0] * len(files))
-    size = _small_size(walk.disk, fd, files)
+class _Hashing:
+    """Hashes files while the walk still finds more: in this process as long as there are few, and
+    by workers from then on."""
 
-    def job(index: int) -> list[tuple[Any, ...]]:
-        with Descent(walk.disk, fd) as descent:
-            return [_hash_one(walk.disk, descent, *files[i]) for i in runs[index]]
+    def __init__(self, disk: Disk, root: int, progress: Progress) -> None:
+        self.disk = disk
+        self.root = root
+        self.progress = progress
+        self._few: list[tuple[bytes, bytes]] = []
+        self._piece: list[tuple[bytes, bytes]] = []
+        self._pool: Optional[Workers] = None
 
-    pool, done = workers(job, files=len(files), size_bytes=size), 0
-    try:
-        for index in range(len(runs)):
-            pool.put(index)
-        for index, results in pool.finish():
-            for number, (mode, bytes_, digest, problem) in zip(runs[index], results):
-                directory, name = files[number]
+    def __enter__(self) -> _Hashing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def add(self, directory: bytes, name: bytes) -> None:
+        if self._pool is None:
+            self._few.append((directory, name))
+            if len(self._few) > SMALL_FILES:
+                self._start(SMALL_BYTES + 1)
+            return
+        self._piece.append((directory, name))
+        if len(self._piece) >= PIECE_FILES:
+            self._pool.put(self._piece)
+            self._piece = []
+
+    def _start(self, size_bytes: int) -> None:
+        self._pool = workers(self._job, files=len(self._few), size_bytes=size_bytes)
+        few, self._few = self._few, []
+        for start in range(0, len(few), PIECE_FILES):
+            self._pool.put(few[start : start + PIECE_FILES])
+
+    def _job(self, piece: list[tuple[bytes, bytes]]) -> list[tuple[int, int, str, str]]:
+        with Descent(self.disk, self.root) as descent:
+            return [_hash_one(self.disk, descent, directory, name) for directory, name in piece]
+
+    def finish(self, walk: _Walk) -> None:
+        """Add the entries of all files to `walk`, or why they are refused."""
+        if self._pool is None:
+            self._start(self._small_size())
+        assert self._pool is not None
+        if self._piece:
+            self._pool.put(self._piece)
+        done = 0
+        for piece, results in self._pool.finish():
+            for (directory, name), (mode, size, digest, problem) in zip(piece, results):
                 path = name if directory == b"." else directory + b"/" + name
-                done += bytes_
+                done += size
                 if problem in _CHANGES:
                     raise _changed(path, problem)
                 if problem:
                     walk.refuse(path, problem)
                 else:
                     _refuse_special_bits(walk, path, mode)
-                    yield Entry(path, FILE, mode & 0o777, bytes_, digest)
-            progress(done, 0, "hashing")
-    finally:
-        pool.close()
+                    walk.entries.append(Entry(path, FILE, mode & 0o777, size, digest))
+            self.progress(done, 0, "hashing")
 
-
-def _small_size(disk: Disk, fd: int, files: list[tuple[bytes, bytes]]) -> int:
-    """The bytes of few files; of many it does not matter, they are worth a second process."""
-    if len(files) > SMALL_FILES:
-        return SMALL_BYTES + 1
-    with Descent(disk, fd) as descent:
-        try:
-            return sum(
-                disk.stat(name, descent.enter(directory)).st_size for directory, name in files
-            )
-        except FileNotFoundError as error:
-            raise _changed(os.fsencode(error.filename or ""), "vanished") from error
+    def _small_size(self) -> int:
+        """The bytes of few files: one of them may be large, and worth a second process."""
+        with Descent(self.disk, self.root) as descent:
+            try:
+                return sum(
+                    self.disk.stat(name, descent.enter(directory)).st_size
+                    for directory, name in self._few
+                )
+            except FileNotFoundError as error:
+                raise _changed(os.fsencode(error.filename or ""), _CHANGES[0]) from error
 
 
 def _hash_one(

@@ -10,6 +10,7 @@ mount -t tmpfs tmp /mnt
 mkdir -p /mnt/host /mnt/tmp /mnt/home
 mount -t hostfs none -o "$RIG_FOLDER" /mnt/host
 export TMPDIR=/mnt/tmp HOME=/mnt/home
+hostname "$RIG_NAME" # an NFSv4.1 client is known by it: two of one name throw each other out
 ip link set lo up
 if [ -n "$RIG_ADDRESS" ]; then
   ip addr add "$RIG_ADDRESS/30" dev vec0

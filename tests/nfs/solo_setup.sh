@@ -16,12 +16,14 @@ mkdir /var/lib/nfs/v4recovery
 mount -t nfsd nfsd /proc/fs/nfsd
 exportfs -o rw,no_root_squash,fsid=0,no_subtree_check,insecure '*:/mnt/export'
 rpc.mountd -N 3 2>/dev/null
+echo 0 > /proc/sys/fs/leases-enable # EFS gives no delegations
 echo 10 > /proc/fs/nfsd/nfsv4leasetime
 echo 10 > /proc/fs/nfsd/nfsv4gracetime
 echo 1048576 > /proc/fs/nfsd/max_block_size
 rpc.nfsd -N 3 -U -V 4.1 -N 4.2 8
 echo Y > /proc/fs/nfsd/v4_end_grace
 
+# A host name each: an NFSv4.1 client is known by it, and two of one name throw each other out.
 # nsenter and not "ip netns exec", which would mount into a mount namespace of its own.
 client() { # name, number
   ip netns add "$1"
@@ -31,7 +33,8 @@ client() { # name, number
   ip -n "$1" addr add "10.78.$2.2/30" dev e0
   ip -n "$1" link set e0 up
   ip -n "$1" link set lo up
-  nsenter --net="/run/netns/$1" mount -t nfs4 -o "$EFS_OPTIONS" "10.78.$2.1:/" "/mnt/$1"
+  nsenter --net="/run/netns/$1" unshare --uts sh -c \
+    "hostname $1; exec mount -t nfs4 -o $EFS_OPTIONS 10.78.$2.1:/ /mnt/$1"
   mkdir "/mnt/tmp/$1"
 }
 client a 1

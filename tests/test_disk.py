@@ -1,0 +1,525 @@
+"""The operations on disks: what they refuse, what they guarantee when they are cut short."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import resource
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes import CHANGING, CountingDisk, FailingDisk, Stopped, StoppingDisk
+from trees import SITE, snapshot, write_tree
+
+from moorline import disk as disk_module
+from moorline.disk import (
+    Descent,
+    Disk,
+    barrier_reports_errors,
+    make_directories,
+    read_file,
+    remove_tree,
+    replace_file,
+    write_file,
+    written,
+)
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[int]:
+    """The test's folder, open."""
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_lost() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- every operation can be stopped ----------------------------------------------------------------
+
+NOT_OPERATIONS = {"step", "token", "now", "unlock"}
+
+
+def test_every_operation_takes_a_step_first() -> None:
+    """What a test cannot stop, a crash test does not see."""
+    for name, method in inspect.getmembers(Disk, inspect.isfunction):
+        if name not in NOT_OPERATIONS and not name.startswith("_"):
+            assert f'self.step("{name}"' in inspect.getsource(method), name
+    assert CHANGING <= {name for name, _ in inspect.getmembers(Disk, inspect.isfunction)}
+
+
+# -- reading ----------------------------------------------------------------------------------------
+
+
+def test_names_tell_the_kinds(tmp_path: Path, disk: Disk, here: int) -> None:
+    write_tree(tmp_path, {"f": b"", "d/x": b"", "to-d": "d", "to-f": "f", "dangling": "none"})
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / os.fsdecode(b"\xff\n")).touch()
+    expected = {
+        b"f": "f",
+        b"d": "d",
+        b"to-d": "l",
+        b"to-f": "l",
+        b"dangling": "l",
+        b"fifo": "?",
+        b"\xff\n": "f",
+    }
+    assert dict(disk.names(tmp_path)) == expected
+    assert dict(disk.names(here)) == expected
+    assert dict(disk.names(here)) == expected, "a descriptor can be listed again"
+
+
+def special_files(root: Path) -> Iterator[str]:
+    os.mkfifo(root / "fifo")
+    yield "fifo"
+    os.mkdir(root / "directory")
+    yield "directory"
+    at = os.getcwd()
+    os.chdir(root)  # the names of sockets are short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+    os.chdir(at)
+    yield "socket"
+
+
+def test_only_regular_files_are_opened_and_a_fifo_does_not_hang(
+    tmp_path: Path, disk: Disk, here: int
+) -> None:
+    for name in special_files(tmp_path):
+        with pytest.raises(OSError) as caught:
+            disk.open_file(name, here)
+        assert caught.value.errno == errno.EINVAL, name
+        assert caught.value.filename == name
+
+
+def test_a_device_node_is_not_read(tmp_path: Path, disk: Disk) -> None:
+    with pytest.raises(OSError) as caught:
+        disk.open_file("/dev/zero")
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_link_is_neither_opened_nor_followed(tmp_path: Path, disk: Disk, here: int) -> None:
+    write_tree(tmp_path, {"f": b"secret", "d/x": b"", "to-f": "f", "to-d": "d"})
+    with pytest.raises(OSError) as caught:
+        disk.open_file("to-f", here)
+    assert caught.value.errno == errno.ELOOP
+    with pytest.raises(OSError) as caught:
+        disk.open_directory("to-d", here)
+    assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
+    with pytest.raises(FileExistsError):
+        disk.create("to-f", at=here)
+    with pytest.raises(OSError) as caught:
+        disk.append("to-f", here)
+    assert caught.value.errno == errno.ELOOP
+    assert stat.S_ISLNK(disk.stat("to-f", here).st_mode)
+    assert disk.read_link("to-f", here) == b"f"
+    disk.hard_link("to-f", "again", here, here)
+    assert stat.S_ISLNK(disk.stat("again", here).st_mode)
+
+
+def test_reading_by_place_and_in_a_row(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "f").write_bytes(b"0123456789")
+    fd, status = disk.open_file(tmp_path / "f")
+    assert status.st_size == 10
+    assert [disk.read(fd, 4), disk.read(fd, 2, 8), disk.read(fd, 100), disk.read(fd, 1)] == [
+        b"0123",
+        b"89",
+        b"456789",
+        b"",
+    ]
+    os.close(fd)
+
+
+def test_a_small_file_has_a_limit(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 100)
+    assert read_file(disk, tmp_path / "f", most=100) == b"x" * 100
+    with pytest.raises(OSError) as caught:
+        read_file(disk, tmp_path / "f", most=99)
+    assert caught.value.errno == errno.EFBIG
+    (tmp_path / "empty").touch()
+    assert read_file(disk, tmp_path / "empty", most=0) == b""
+
+
+# -- going down -------------------------------------------------------------------------------------
+
+
+def test_a_descent_opens_each_directory_once_when_asked_in_order(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"a/b/1": b"", "a/b/2": b"", "a/c/3": b"", "a-b/4": b"", "5": b""})
+    disk = CountingDisk()
+    with Descent(disk, tmp_path) as descent:
+        held = {}
+        for path in (b".", b"a", b"a/b", b"a/b", b"a/c", b"a-b", b"."):
+            held[path] = {name for name, _ in disk.names(descent.enter(path))}
+    assert held == {
+        b".": {b"a", b"a-b", b"5"},
+        b"a": {b"b", b"c"},
+        b"a/b": {b"1", b"2"},
+        b"a/c": {b"3"},
+        b"a-b": {b"4"},
+    }
+    opened = [path for operation, path in disk.operations if operation == "open_directory"]
+    assert opened == [str(tmp_path), "a", "b", "c", "a-b"]
+
+
+@pytest.mark.parametrize("where", ["l", "l/inner", "a/l", "a/l/inner"])
+def test_a_descent_refuses_a_link_in_every_place(tmp_path: Path, disk: Disk, where: str) -> None:
+    write_tree(tmp_path, {"a/inner/x": b"", "l": "a", "a/l": "../a", "f": b""})
+    with Descent(disk, tmp_path) as descent:
+        with pytest.raises(OSError) as caught:
+            descent.enter(where.encode())
+        assert caught.value.errno in (errno.ENOTDIR, errno.ELOOP)
+        assert disk.names(descent.enter(b"a/inner")) == [(b"x", "f")], "it goes on working"
+
+
+@pytest.mark.parametrize(("where", "code"), [("none", errno.ENOENT), ("f", errno.ENOTDIR)])
+def test_a_descent_refuses_what_is_no_directory(
+    tmp_path: Path, disk: Disk, where: str, code: int
+) -> None:
+    write_tree(tmp_path, {"a/x": b"", "f": b""})
+    with Descent(disk, tmp_path) as descent:
+        descent.enter(b"a")
+        with pytest.raises(OSError) as caught:
+            descent.enter(where.encode() + b"/deeper")
+        assert caught.value.errno == code
+
+
+def test_a_root_that_is_a_link_is_refused(tmp_path: Path, disk: Disk) -> None:
+    write_tree(tmp_path, {"a/x": b"", "l": "a"})
+    with pytest.raises(NotADirectoryError):
+        Descent(disk, tmp_path / "l")
+
+
+def test_a_directory_that_is_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Between the moment it is seen and the moment it is entered."""
+    write_tree(tmp_path, {"a/x": b"", "elsewhere/x": b"secret"})
+    disk = Disk()
+    with Descent(disk, tmp_path) as descent:
+        assert (b"a", "d") in disk.names(descent.enter(b"."))
+        (tmp_path / "a").rename(tmp_path / "moved")
+        (tmp_path / "a").symlink_to("elsewhere")
+        with pytest.raises(NotADirectoryError):
+            descent.enter(b"a")
+
+
+# -- writing ----------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_taken_is_not_written_to(tmp_path: Path, disk: Disk, here: int) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    for create in (
+        lambda: disk.create("f", at=here),
+        lambda: disk.make_directory("f", at=here),
+        lambda: disk.make_link(b"x", "f", here),
+        lambda: disk.hard_link("f", "f", here, here),
+    ):
+        with pytest.raises(FileExistsError):
+            create()
+    assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_written_files_have_mode_time_and_content(tmp_path: Path, disk: Disk, here: int) -> None:
+    with written(disk, disk.create("f", 0o600, here)) as fd:
+        disk.write(fd, b"one ")
+        disk.write(fd, memoryview(b"two"))
+        disk.set_mode(fd, 0o444)
+        disk.set_times(fd, 1_700_000_000)
+        disk.sync(fd)
+    status = (tmp_path / "f").stat()
+    assert (tmp_path / "f").read_bytes() == b"one two"
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o444, 1_700_000_000 * 10**9)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_large_write_is_complete(tmp_path: Path, disk: Disk) -> None:
+    """os.write may write a part; a pipe that is full shows it."""
+    take, give = os.pipe()
+    os.set_blocking(give, True)
+    pid = os.fork()
+    if pid == 0:
+        os.close(give)
+        total = 0
+        while part := os.read(take, 1000):
+            total += len(part)
+        os._exit(total == 300_000)
+    os.close(take)
+    disk.write(give, b"x" * 300_000)
+    os.close(give)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+def test_a_full_disk_is_an_error_at_the_write(tmp_path: Path, disk: Disk) -> None:
+    """A limit on the size of files stands in for a full disk: os.write writes a part of it first."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fd = disk.create(tmp_path / "f")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            disk.write(fd, b"x" * 3000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        os.close(fd)
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_an_error_of_close_is_an_error_of_the_write(tmp_path: Path) -> None:
+    """On NFS a failed write shows at close(). The file must be closed all the same."""
+    disk = FailingDisk(0, errno.EDQUOT, "close")
+    fd = disk.create(tmp_path / "f")
+    with pytest.raises(OSError) as caught, written(disk, fd):
+        disk.write(fd, b"lost")
+    assert caught.value.errno == errno.EDQUOT
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_an_error_of_sync_is_an_error_of_the_write(tmp_path: Path, here: int) -> None:
+    with pytest.raises(OSError) as caught:
+        write_file(FailingDisk(0, errno.ENOSPC, "sync"), "f", b"lost", here)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_an_error_in_the_middle_is_not_hidden_by_closing(tmp_path: Path) -> None:
+    disk = FailingDisk(0, errno.EIO, "close")
+    with pytest.raises(ZeroDivisionError), written(disk, disk.create(tmp_path / "f")):
+        _ = 1 // 0
+
+
+def test_syncs_report_errors(disk: Disk, here: int) -> None:
+    disk.sync(here)
+    disk.sync_all(here)
+    for sync in (disk.sync, disk.sync_all):
+        with pytest.raises(OSError) as caught:
+            sync(1 << 20)
+        assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    ("release", "reports"),
+    [
+        ("5.8.0", True),
+        ("5.7.19-generic", False),
+        ("4.14.355-amzn2", False),
+        ("6.1.112-124.190.amzn2023.x86_64", True),
+        ("10.0", True),
+        ("strange", False),
+        ("6", False),
+    ],
+)
+def test_which_kernels_report_lost_writes_at_the_barrier(
+    monkeypatch: pytest.MonkeyPatch, release: str, reports: bool
+) -> None:
+    names = os.uname_result(("Linux", "host", release, "#1", "x86_64"))
+    monkeypatch.setattr(disk_module.os, "uname", lambda: names)
+    assert barrier_reports_errors() is reports
+
+
+def test_a_clone_is_made_or_declined(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "f").write_bytes(b"content")
+    source, _ = disk.open_file(tmp_path / "f")
+    with written(disk, disk.create(tmp_path / "g")) as fd:
+        made = disk.clone(source, fd)
+    os.close(source)
+    assert (tmp_path / "g").read_bytes() == (b"content" if made else b"")
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path, disk: Disk) -> None:
+    one, two = disk.append(tmp_path / "lock"), disk.append(tmp_path / "lock")
+    assert disk.lock(one)
+    assert not disk.lock(two)
+    disk.unlock(one)
+    assert disk.lock(two)
+    os.close(one)
+    os.close(two)
+
+
+def test_owners_of_files_and_links(tmp_path: Path, disk: Disk, here: int) -> None:
+    write_tree(tmp_path, {"f": b"", "l": "f"})
+    fd, _ = disk.open_file("f", here)
+    mine = (os.getuid(), os.getgid())
+    disk.set_owner(fd, *mine)
+    disk.set_owner("l", *mine, here)
+    os.close(fd)
+    if os.getuid() == 0:
+        disk.set_owner("l", 1, 1, here)
+        assert disk.stat("l", here).st_uid == 1
+        assert disk.stat("f", here).st_uid == 0
+
+
+def test_small_answers(tmp_path: Path, disk: Disk) -> None:
+    assert disk.free_bytes(tmp_path) > 0
+    assert disk.is_mount("/")
+    assert not disk.is_mount(tmp_path)
+    assert len({disk.token() for _ in range(100)}) == 100
+    assert disk.now() > 1_700_000_000
+
+
+# -- replacing --------------------------------------------------------------------------------------
+
+
+def replacing(disk: Disk, folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        replace_file(disk, b"record", b"new", fd, disk.token())
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    (tmp_path / "record").write_bytes(b"old")
+    return tmp_path / "record"
+
+
+def steps_of(run: Callable[[Disk], object]) -> int:
+    disk = CountingDisk()
+    run(disk)
+    assert disk.count > 3
+    return disk.count
+
+
+def test_a_replaced_file_is_old_or_new_wherever_the_process_dies(record: Path) -> None:
+    seen = []
+    for at in range(steps_of(lambda disk: replacing(disk, record.parent))):
+        record.write_bytes(b"old")
+        disk = StoppingDisk(at)
+        with pytest.raises(Stopped):
+            replacing(disk, record.parent)
+        assert disk.fired
+        seen.append(record.read_bytes())
+        assert {p.name for p in record.parent.iterdir() if not p.name.startswith(".")} == {"record"}
+    assert seen == sorted(seen, reverse=True), "old until it is new"
+    assert {b"old", b"new"} == set(seen)
+    replacing(Disk(), record.parent)
+    assert record.read_bytes() == b"new"
+
+
+def test_a_replaced_file_is_old_or_new_whatever_fails(record: Path) -> None:
+    for at in range(steps_of(lambda disk: replacing(disk, record.parent))):
+        record.write_bytes(b"old")
+        disk = FailingDisk(at, errno.ENOSPC)
+        with pytest.raises(OSError) as caught:
+            replacing(disk, record.parent)
+        assert disk.fired
+        assert caught.value.errno == errno.ENOSPC
+        assert record.read_bytes() in (b"old", b"new")
+
+
+def test_content_is_durable_before_it_gets_its_name_and_the_name_before_success(
+    record: Path,
+) -> None:
+    disk = CountingDisk()
+    replacing(disk, record.parent)
+    assert [name for name, _ in disk.operations] == "create write sync close rename sync".split()
+
+
+def test_a_replaced_file_is_a_new_file(record: Path) -> None:
+    """Never rewritten in place: a reader that has it open goes on reading the old one."""
+    with record.open("rb") as reader:
+        replacing(Disk(), record.parent)
+        assert reader.read() == b"old"
+
+
+def test_a_name_that_was_swapped_for_a_link_is_replaced_not_followed(record: Path) -> None:
+    outside = record.parent / "outside"
+    outside.write_bytes(b"precious")
+    record.unlink()
+    record.symlink_to(outside)
+    replacing(Disk(), record.parent)
+    assert outside.read_bytes() == b"precious"
+    assert record.read_bytes() == b"new"
+    assert not record.is_symlink()
+
+
+# -- making and removing directories ----------------------------------------------------------------
+
+
+def test_missing_directories_are_made(tmp_path: Path, disk: Disk) -> None:
+    make_directories(disk, tmp_path / "a" / "b" / "c")
+    make_directories(disk, tmp_path / "a" / "b" / "c")
+    make_directories(disk, str(tmp_path / "a" / "d") + "/")
+    assert (tmp_path / "a/b/c").is_dir()
+    assert (tmp_path / "a/d").is_dir()
+
+
+def test_directories_may_be_relative(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_directories(disk, "x/y")
+    assert (tmp_path / "x/y").is_dir()
+
+
+@pytest.mark.parametrize("inside", ["f", "f/x", "dangling"])
+def test_a_file_in_the_way_is_an_error(tmp_path: Path, disk: Disk, inside: str) -> None:
+    write_tree(tmp_path, {"f": b"", "dangling": "none"})
+    with pytest.raises(OSError):
+        make_directories(disk, tmp_path / inside)
+
+
+@pytest.mark.parametrize("name", ["f", "l", "fifo", "d", "none"])
+def test_anything_can_be_removed(tmp_path: Path, disk: Disk, here: int, name: str) -> None:
+    write_tree(tmp_path, {"f": b"", "kept/x": b"", "l": "kept"})
+    write_tree(tmp_path / "d", SITE)
+    os.mkfifo(tmp_path / "fifo")
+    os.mkfifo(tmp_path / "d" / "fifo")
+    (tmp_path / "d" / "out").symlink_to(tmp_path / "kept")
+    (tmp_path / "d" / "css").chmod(0o500)
+    remove_tree(disk, name.encode(), here)
+    assert not os.path.lexists(tmp_path / name)
+    assert (tmp_path / "kept/x").exists(), "a link is removed, not what it leads to"
+
+
+def test_a_deep_tree_can_be_removed(tmp_path: Path, disk: Disk, here: int) -> None:
+    """Deeper than Python's own stack, as only a hostile hand makes it."""
+    at = os.dup(here)
+    for _ in range(700):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    _, hard = soft = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2000, hard), hard))
+    try:
+        remove_tree(disk, b"d", here)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, soft)
+    assert not (tmp_path / "d").exists()
+
+
+def test_removing_beats_and_takes_one_operation_a_file(tmp_path: Path, here: int) -> None:
+    write_tree(tmp_path / "d", {f"sub/{n}": b"" for n in range(50)})
+    disk, beats = CountingDisk(), []
+    remove_tree(disk, b"d", here, beat=lambda: beats.append(1))
+    assert len(beats) > 50
+    assert disk.count == 50 + 2 * 3, "unlink each; open, list and remove two directories"
+
+
+def test_a_removal_can_be_taken_up_again_wherever_it_was_cut_short(
+    tmp_path: Path, here: int
+) -> None:
+    kept = snapshot(write_tree(tmp_path / "kept", SITE))
+    write_tree(tmp_path / "d", SITE)
+    counting = CountingDisk()
+    remove_tree(counting, b"d", here)
+    for at in range(counting.count):
+        write_tree(tmp_path / "d", SITE)
+        with pytest.raises(Stopped):
+            remove_tree(StoppingDisk(at), b"d", here)
+        remove_tree(Disk(), b"d", here)
+        assert not (tmp_path / "d").exists()
+    assert snapshot(tmp_path / "kept") == kept

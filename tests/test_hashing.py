@@ -1,0 +1,304 @@
+"""Hashing on all cores: three ways to do the same, none of which hangs or leaves anything behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moorline import hashing
+from moorline.disk import Disk
+from moorline.errors import Error
+from moorline.hashing import (
+    MOST_PIECES,
+    PIECE_BYTES,
+    PIECE_FILES,
+    READ_BYTES,
+    SMALL_BYTES,
+    SMALL_FILES,
+    Job,
+    Workers,
+    hash_file,
+    pieces,
+    workers,
+)
+
+# The test runner has threads of its own; what is forked here runs only the job.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+Way = Callable[[Job], Workers]
+WAYS: dict[str, Way] = {
+    "inline": hashing._Inline,
+    "threads": lambda job: hashing._Threads(job, count=3),
+    "processes": lambda job: hashing._Processes(job, count=3),
+}
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No child, no thread, no descriptor."""
+    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert threading.active_count() == threads
+
+
+def collect(pool: Workers, count: int) -> dict[int, Any]:
+    results: dict[int, Any] = {}
+    try:
+        for index in range(count):
+            pool.put(index)
+            results.update(pool.ready())
+        results.update(pool.finish())
+    finally:
+        pool.close()
+    return results
+
+
+def work(index: int) -> list[tuple[str, bytes, int, None]]:
+    """An answer that is sometimes much larger than a pipe."""
+    size = 200_000 if index % 50 == 7 else index
+    return [(f"\u00e9{index}", bytes([index % 256]) * size, index, None)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300])
+def test_all_ways_give_each_result_once(way: Way, count: int) -> None:
+    assert collect(way(work), count) == {index: work(index) for index in range(count)}
+
+
+def test_more_answers_than_any_pipe_holds_do_not_block(way: Way) -> None:
+    """Nobody reads while the pieces are handed in."""
+    pool = way(lambda index: b"x" * 3000)
+    for index in range(2000):
+        pool.put(index)
+    assert len(dict(pool.finish())) == 2000
+    pool.close()
+
+
+def test_an_os_error_of_a_job_arrives_with_number_and_name(way: Way, tmp_path: Path) -> None:
+    missing = os.fsencode(tmp_path) + b"/gone\xff\n"
+
+    def job(index: int) -> int:
+        if index == 5:
+            os.stat(missing)
+        return index
+
+    with pytest.raises(OSError) as caught:
+        collect(way(job), 10)
+    assert caught.value.errno == errno.ENOENT
+    assert os.fsencode(caught.value.filename) == missing
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_an_os_error_without_a_name_arrives_too(way: Way) -> None:
+    def job(index: int) -> None:
+        raise OSError(errno.EIO, "bad disk")
+
+    with pytest.raises(OSError) as caught:
+        collect(way(job), 3)
+    assert (caught.value.errno, caught.value.strerror) == (errno.EIO, "bad disk")
+    assert caught.value.filename is None
+
+
+def test_closing_in_the_middle_ends_everything(way: Way) -> None:
+    pool = way(lambda index: b"x" * 10_000)
+    for index in range(100):
+        pool.put(index)
+    for _ in pool.finish():
+        break
+    pool.close()
+    pool.close()
+
+
+def test_closing_before_any_work(way: Way) -> None:
+    way(work).close()
+
+
+def test_a_worker_that_is_killed_is_an_error_not_a_hang() -> None:
+    parent = os.getpid()
+
+    def job(index: int) -> int:
+        if index == 3 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+    with pytest.raises(Error, match="a hashing process ended early"):
+        collect(WAYS["processes"](job), 50)
+
+
+@pytest.mark.parametrize("error", [MemoryError, ZeroDivisionError, RecursionError])
+def test_a_job_that_breaks_is_an_error_not_a_hang(
+    error: type[Exception], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(index: int) -> None:
+        raise error
+
+    with pytest.raises(Error, match="a hashing process ended early"):
+        collect(WAYS["processes"](job), 4)
+    with pytest.raises(error):
+        collect(WAYS["threads"](job), 4)
+    assert capfd.readouterr().err == "", "no traceback from somewhere"
+
+
+def test_a_child_does_not_go_on_as_if_it_were_the_program() -> None:
+    """A SystemExit in a job must not run the caller's own code a second time."""
+    seen = []
+
+    def job(index: int) -> None:
+        raise SystemExit(0)
+
+    try:
+        collect(WAYS["processes"](job), 2)
+    except Error:
+        seen.append(os.getpid())
+    assert seen == [os.getpid()]
+
+
+CHILDREN_OUTLIVE = """
+import os, sys
+from moorline.hashing import _Processes
+pool = _Processes(lambda index: b"x" * 10_000, count=3)
+for index in range(1000):
+    pool.put(index)
+next(iter(pool.finish()))
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_children_end_when_their_parent_is_killed() -> None:
+    """They hold its stdout: the pipe reaches its end only when all of them have gone."""
+    run = subprocess.run(
+        [sys.executable, "-c", CHILDREN_OUTLIVE], capture_output=True, timeout=60, check=False
+    )
+    assert run.returncode == -signal.SIGKILL
+    assert run.stderr == b""
+
+
+# -- which way --------------------------------------------------------------------------------------
+
+
+def kind(*, files: int, size_bytes: int, latency_s: float = 0.0) -> str:
+    pool = workers(work, files=files, size_bytes=size_bytes, latency_s=latency_s)
+    pool.close()
+    return type(pool).__name__.strip("_").lower()
+
+
+def test_the_way_suits_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing.threading, "active_count", lambda: 1)
+    assert kind(files=0, size_bytes=0) == "inline"
+    assert kind(files=SMALL_FILES, size_bytes=SMALL_BYTES) == "inline"
+    assert kind(files=SMALL_FILES + 1, size_bytes=0) == "processes"
+    assert kind(files=1, size_bytes=SMALL_BYTES + 1) == "processes"
+    assert kind(files=10, size_bytes=10, latency_s=0.001) == "threads"
+
+
+def test_a_program_that_has_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing.threading, "active_count", lambda: 2)
+    assert kind(files=SMALL_FILES + 1, size_bytes=0) == "threads"
+
+
+def test_many_threads_only_where_each_operation_waits() -> None:
+    pool = workers(work, files=1000, size_bytes=0, latency_s=0.003)
+    assert isinstance(pool, hashing._Threads)
+    assert len(pool._threads) == 64
+    pool.close()
+
+
+# -- pieces -----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.one_of(st.integers(0, 5000), st.integers(0, 10 * PIECE_BYTES)), max_size=200))
+def test_pieces_cover_all_files_once_and_in_order(sizes: list[int]) -> None:
+    found = pieces(sizes)
+    assert [index for piece in found for index in piece] == list(range(len(sizes)))
+    for piece in found:
+        assert 0 < len(piece) <= PIECE_FILES
+        assert sum(sizes[index] for index in piece[:-1]) < PIECE_BYTES
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [0] * 1_000_000,
+        [PIECE_BYTES] * 50_000,
+        [PIECE_BYTES] * 8_000 + [0] * 376_000,
+        [0] * 376_000 + [PIECE_BYTES] * 30_000,
+    ],
+    ids=["many-empty", "many-large", "large-first", "large-last"],
+)
+def test_the_numbers_of_all_pieces_fit_into_one_pipe(sizes: list[int]) -> None:
+    """Else `put` waits for children that wait for somebody to read their answers."""
+    assert len(pieces(sizes)) <= MOST_PIECES
+    assert MOST_PIECES * 4 <= 65536
+
+
+# -- one file ---------------------------------------------------------------------------------------
+
+
+class ShortReads(Disk):
+    """Some file systems give less than was asked for."""
+
+    def read(self, fd: int, size: int, offset: int | None = None) -> bytes:
+        return super().read(fd, min(size, 7), offset)
+
+
+@pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 1000, READ_BYTES - 1, READ_BYTES, 3 * READ_BYTES + 5])
+@pytest.mark.parametrize("disk", [Disk(), ShortReads()], ids=["whole", "short"])
+def test_the_hash_of_a_file(tmp_path: Path, disk: Disk, size: int) -> None:
+    if isinstance(disk, ShortReads) and size > 1000:
+        size %= 1001
+    content = bytes(range(251)) * (size // 251 + 1)
+    (tmp_path / "f").write_bytes(content[:size])
+    fd, _ = disk.open_file(tmp_path / "f")
+    try:
+        assert hash_file(disk, fd, size) == (hashlib.sha256(content[:size]).hexdigest(), size)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("expected", [0, 10, 999, 1001, READ_BYTES])
+def test_a_file_of_another_size_does_not_pass_for_the_expected_one(
+    tmp_path: Path, expected: int
+) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 1000)
+    fd, _ = Disk().open_file(tmp_path / "f")
+    try:
+        assert hash_file(Disk(), fd, expected)[1] != expected
+    finally:
+        os.close(fd)
+
+
+class Endless(Disk):
+    """A file that grows for ever."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def read(self, fd: int, size: int, offset: int | None = None) -> bytes:
+        self.given += size
+        return b"\0" * size
+
+
+def test_a_file_that_grows_for_ever_is_not_read_for_ever() -> None:
+    disk = Endless()
+    _, size = hash_file(disk, -1, 5000)
+    assert size > 5000
+    assert disk.given <= 5000 + 1 + READ_BYTES
