@@ -31,6 +31,8 @@ class CountingDisk(Disk):
     """Counts and records all operations. Syncs are counted but not done: they cost much time, and
     no test can see what they do."""
 
+    forks = False
+
     def __init__(self) -> None:
         self.count = 0
         self.operations: list[tuple[str, str]] = []

@@ -165,6 +165,7 @@ CASES = [
     (errors.Interrupted("x."), 130),
     (KeyboardInterrupt(), 130),
     (PermissionError(13, "Permission denied", "/mnt/s"), 1),
+    (BrokenPipeError(32, "Broken pipe"), 1),
     (KeyError("x"), 1),
 ]
 

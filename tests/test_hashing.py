@@ -21,7 +21,7 @@ from moorline import hashing
 from moorline.disk import Disk
 from moorline.errors import Error
 from moorline.hashing import (
-    MOST_PIECES,
+    MOST_MESSAGE,
     PIECE_BYTES,
     PIECE_FILES,
     READ_BYTES,
@@ -61,8 +61,8 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert threading.active_count() == threads
 
 
-def collect(pool: Workers, count: int) -> dict[int, Any]:
-    results: dict[int, Any] = {}
+def collect(pool: Workers, count: int) -> dict[Any, Any]:
+    results: dict[Any, Any] = {}
     try:
         for index in range(count):
             pool.put(index)
@@ -91,6 +91,20 @@ def test_more_answers_than_any_pipe_holds_do_not_block(way: Way) -> None:
         pool.put(index)
     assert len(dict(pool.finish())) == 2000
     pool.close()
+
+
+def test_a_piece_comes_back_with_its_result(way: Way) -> None:
+    """Pieces are lists of paths: as large as 24 of the longest, which one message must hold."""
+    name = b"\xff" * 4095
+    pool = way(lambda piece: [len(path) + len(last) for path, last in piece])
+    given = [[(name, b"x" * number)] * PIECE_FILES for number in range(100)]
+    for piece in given:
+        pool.put(piece)
+    results = list(pool.finish())
+    pool.close()
+    assert sorted(piece for piece, _ in results) == given
+    assert all(result == [4095 + len(piece[0][1])] * PIECE_FILES for piece, result in results)
+    assert MOST_MESSAGE > PIECE_FILES * (4095 + 255 + 20)
 
 
 def test_an_os_error_of_a_job_arrives_with_number_and_name(way: Way, tmp_path: Path) -> None:
@@ -232,22 +246,6 @@ def test_pieces_cover_all_files_once_and_in_order(sizes: list[int]) -> None:
     for piece in found:
         assert 0 < len(piece) <= PIECE_FILES
         assert sum(sizes[index] for index in piece[:-1]) < PIECE_BYTES
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        [0] * 1_000_000,
-        [PIECE_BYTES] * 50_000,
-        [PIECE_BYTES] * 8_000 + [0] * 376_000,
-        [0] * 376_000 + [PIECE_BYTES] * 30_000,
-    ],
-    ids=["many-empty", "many-large", "large-first", "large-last"],
-)
-def test_the_numbers_of_all_pieces_fit_into_one_pipe(sizes: list[int]) -> None:
-    """Else `put` waits for children that wait for somebody to read their answers."""
-    assert len(pieces(sizes)) <= MOST_PIECES
-    assert MOST_PIECES * 4 <= 65536
 
 
 # -- one file ---------------------------------------------------------------------------------------

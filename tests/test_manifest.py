@@ -377,3 +377,19 @@ def test_a_moved_file_is_added_and_removed() -> None:
     assert not found.changed
     assert not difference(old, old)
     assert Entry(b"a", DIRECTORY, 0o755, 0).shown == "a"
+
+
+def test_a_text_counts_only_with_the_digest_that_is_trusted() -> None:
+    digest = hashlib.sha256(GOOD).hexdigest()
+    assert Manifest.parse(GOOD, digest) == Manifest.parse(GOOD)
+    assert Manifest.parse(GOOD, digest).digest == digest
+    for damaged in (GOOD[:-1], GOOD + b"x\n", GOOD.replace(b"755", b"700"), b""):
+        with pytest.raises(Mismatch, match="does not have the digest"):
+            Manifest.parse(damaged, digest)
+
+
+@pytest.mark.parametrize("path", [b"/a", b"./a", b"..", b"a//b", b"x/y"])
+def test_a_trusted_digest_does_not_make_a_hostile_path_good(path: bytes) -> None:
+    hostile = text(line(path))
+    with pytest.raises(Mismatch, match="impossible entry"):
+        Manifest.parse(hostile, hashlib.sha256(hostile).hexdigest())

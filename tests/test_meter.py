@@ -8,7 +8,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from moorline.meter import BAR_EVERY_S, LINE_EVERY_S, Bar, Lines, Silent
+from moorline.meter import BAR_AFTER_S, BAR_EVERY_S, LINE_EVERY_S, Bar, Lines, Silent
 from moorline.wording import amount
 
 
@@ -102,6 +102,7 @@ def test_a_bar_is_drawn_at_most_ten_times_a_second_and_has_no_thread() -> None:
     console, stream = terminal()
     bar = Bar(console, clock)
     threads = threading.active_count()
+    clock.now += BAR_AFTER_S
 
     for step in range(1000):
         bar(step * 1000, 1_000_000, "copying")
@@ -118,6 +119,7 @@ def test_a_bar_leaves_the_screen_and_may_come_back() -> None:
     clock = Clock()
     console, stream = terminal()
     bar = Bar(console, clock)
+    clock.now += BAR_AFTER_S
 
     bar(1, 2, "copying")
     bar.close()
@@ -130,10 +132,15 @@ def test_a_bar_leaves_the_screen_and_may_come_back() -> None:
     assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 2
 
 
-def test_a_bar_that_was_never_drawn_leaves_nothing() -> None:
+def test_what_is_over_at_once_shows_no_bar() -> None:
+    clock = Clock()
     console, stream = terminal()
+    bar = Bar(console, clock)
 
-    Bar(console, Clock()).close()
+    bar(0, 2, "copying")
+    clock.now += BAR_AFTER_S / 2
+    bar(2, 2, "copying")
+    bar.close()
 
     assert stream.getvalue() == ""
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, NewType, Optional
 
-from moorline.errors import ConfigError
+from moorline.errors import ConfigError, UnknownFormat
 from moorline.record import Record, record_text
 
 BuildId = NewType("BuildId", str)
@@ -67,7 +67,7 @@ class Build:
     def parse(cls, text: bytes, where: str) -> Build:
         record = Record.parse(text, where)
         if record.number("format") != BUILD_FORMAT:
-            raise ConfigError(
+            raise UnknownFormat(
                 f"{where} has format {record.number('format')}; this moorline reads format "
                 f"{BUILD_FORMAT}. Use a newer moorline."
             )

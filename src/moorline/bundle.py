@@ -2,11 +2,11 @@
 
     appspec.yml   tells CodeDeploy to run deploy.sh for three of its events
     deploy.sh     fetches the agent, checks its SHA-256, runs it (source: deploy.sh.in)
-    build.json    {"format": 1, "build": "<id> <digest> <manifest bytes> <settings digest>"}
+    build.json    {"moorline": "<format> <id> <digest> <manifest bytes> <settings digest>"}
 
-A bundle is a folder, or a zip of at most 1,000 bytes. Every byte of it is counted: SHA-256 digests
-do not compress, so build.json has one text instead of four names, and the agent's digest stands in
-deploy.sh only, which needs it there.
+A bundle is a folder, or a zip of at most 1,000 bytes, of which the zip format takes 310 and the
+digests, a long id and a long path up to 280, because they do not compress. So every byte counts:
+build.json has one text instead of five names, and the agent's digest stands in deploy.sh only.
 
 Whoever can write the bundle decides what goes live; all the same, reading one is careful.
 """
@@ -31,18 +31,16 @@ from moorline.errors import ConfigError, Error, NotFound, from_os_error
 from moorline.record import Record, record_text
 from moorline.settings import checked_path
 
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = "1"
 MAX_ZIP_BYTES = 1000
 
 APPSPEC, DEPLOY, BUILD = "appspec.yml", "deploy.sh", "build.json"
 NAMES = (APPSPEC, DEPLOY, BUILD)  # in the order in which a folder is written: the id last
 EVENTS = ("BeforeInstall", "ApplicationStart", "ValidateService")
 
-_BUILD = re.compile(r"(\S+) ([0-9a-f]{64}) ([0-9]{1,18}) ([0-9a-f]{64})")
+_BUILD = re.compile(r"([!-~]+) ([0-9a-f]{64}) ([0-9]{1,18}) ([0-9a-f]{64})")
 _AGENT = re.compile(rb"^a=([0-9a-f]{64})$", re.MULTILINE)
-_OPTIONAL = re.compile(r" #\? ([0-9])$")
 _TEMPORARY = re.compile(rb"\.(appspec\.yml|deploy\.sh|build\.json)\.[0-9a-f]{16}\.tmp")
-_MOST_LEFT_OUT = 2
 _MAX_MEMBER_BYTES = 64 << 10
 _MAX_ARCHIVE_BYTES = 1 << 20  # CodePipeline's own zip of the folder is larger than ours
 
@@ -70,12 +68,10 @@ def bundle_files(bundle: Bundle, *, store: str, root: str) -> dict[str, bytes]:
     """
     store = checked_path(store, "the store's path on the targets")
     root = checked_path(root, "the target root") if root else ""
-    for left_out in range(_MOST_LEFT_OUT + 1):
-        files = {
-            APPSPEC: _appspec(),
-            DEPLOY: _deploy(bundle, store, root, _MOST_LEFT_OUT - left_out),
-            BUILD: _build(bundle),
-        }
+    files = {APPSPEC: _appspec(), BUILD: _build(bundle)}
+    for optional in ("12", "1", ""):
+        kept = optional if root else optional.replace("1", "")
+        files[DEPLOY] = _deploy(kept, agent=bundle.agent, store=store, root=root)
         if len(_zip(files)) <= MAX_ZIP_BYTES:
             break
     return files
@@ -88,24 +84,24 @@ def _appspec() -> bytes:
     return f"version: 0.0\nos: linux\nhooks:\n{events}".encode("ascii")
 
 
-def _deploy(bundle: Bundle, store: str, root: str, comfort: int) -> bytes:
-    """deploy.sh with the optional lines up to `comfort`."""
+def _deploy(optional: str, **literals: str) -> bytes:
+    """deploy.sh with those of its optional lines whose number is in `optional`."""
     source = pkgutil.get_data("moorline", "deploy.sh.in") or b""
     first, *lines = source.decode("ascii").splitlines()
     kept = [first]
     for line in lines:
-        optional = _OPTIONAL.search(line)
-        if line and not line.startswith("#") and (not optional or int(optional[1]) <= comfort):
-            kept.append(_OPTIONAL.sub("", line))
+        text, _, number = line.partition(" #? ")
+        if line and not line.startswith("#") and number in optional:
+            kept.append(text)
     text = "".join(line + "\n" for line in kept)
-    for name, value in (("agent", bundle.agent), ("store", store), ("root", root)):
+    for name, value in literals.items():
         text = text.replace(f"@{name}@", value)
     return text.encode("ascii")
 
 
 def _build(bundle: Bundle) -> bytes:
-    words = f"{bundle.id} {bundle.digest} {bundle.manifest_bytes} {bundle.settings}"
-    return record_text({"format": BUNDLE_FORMAT, "build": words}).rstrip()
+    build = (BUNDLE_FORMAT, bundle.id, bundle.digest, str(bundle.manifest_bytes), bundle.settings)
+    return record_text({"moorline": " ".join(build)}).rstrip()
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -298,15 +294,16 @@ def _parse(files: dict[str, bytes], where: str) -> Bundle:
         if name not in files:
             raise _no_bundle(where, f"it has no {name}")
     record = Record.parse(files[BUILD], f"{where}: {BUILD}")
-    if record.number("format") != BUNDLE_FORMAT:
+    version, _, text = record.text("moorline").partition(" ")
+    if version != BUNDLE_FORMAT:
         raise ConfigError(
-            f"{record.where} has format {record.number('format')}; this moorline reads format "
+            f"{record.where} has format {version[:20]!a}; this moorline reads format "
             f"{BUNDLE_FORMAT}. Use a newer moorline."
         )
-    build = _BUILD.fullmatch(record.text("build"))
+    build = _BUILD.fullmatch(text)
     agents = _AGENT.findall(files[DEPLOY])
     if build is None:
-        raise record.wrong("build", "an id, a digest, a length and a digest")
+        raise record.wrong("moorline", "a format, an id, a digest, a length and a digest")
     if len(agents) != 1:
         raise _no_bundle(where, f"{DEPLOY} does not name one agent")
     name, digest, manifest_bytes, settings = build.groups()

@@ -22,7 +22,6 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 AnyPath = Union[str, bytes, "os.PathLike[str]"]
@@ -32,6 +31,9 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ENOSYS}
+
+DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG})
+"""What opening or reading a name says that is missing, of another kind, or larger than it may be."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -48,6 +48,10 @@ class ConfigError(Error):
     exit_code = 2
 
 
+class UnknownFormat(ConfigError):
+    """A file of a format that only a newer moorline knows: whole, and not ours to repair."""
+
+
 class SourceRefused(ConfigError):
     """The directory to publish holds things that no build may hold; all of them are listed."""
 

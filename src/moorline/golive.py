@@ -11,19 +11,28 @@ hooks included. CodeDeploy runs the three in three processes: what they share is
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import replace
-from typing import Optional
+from typing import NoReturn, Optional
 
 from moorline.build import Release
 from moorline.disk import Disk
-from moorline.errors import Conflict, Error, HookFailed, Interrupted, PutBack, PutBackFailed
+from moorline.errors import (
+    Conflict,
+    Error,
+    HookFailed,
+    Interrupted,
+    PutBack,
+    PutBackFailed,
+    from_os_error,
+)
 from moorline.hooks import Moment, run_hook
 from moorline.preparing import Outcome, Preparation
 from moorline.scan import Progress, no_progress
-from moorline.settings import Hook
+from moorline.settings import Hook, Settings
 from moorline.target import Deploying, Target
-from moorline.wanted import Wanted
+from moorline.wanted import Wanted, kept_settings
 
 
 class GoLive:
@@ -52,7 +61,11 @@ class GoLive:
 
     def prepare(self) -> Deploying:
         """Prove the build and place it. Nothing that is live changes, whatever happens here."""
-        return self.preparation.prepare()
+        try:
+            return self.preparation.prepare()
+        except Error as error:
+            error.live = self.target.live_id()
+            raise
 
     # -- switch -------------------------------------------------------------------------------
 
@@ -61,29 +74,35 @@ class GoLive:
         release = deploying.release
         if deploying.already:
             return deploying
-        if self.target.current() != deploying.previous:
-            self.preparation.drop(deploying)
-            raise Conflict(
-                f"build {release.id} was overtaken: {self.target.root}/current changed after it was "
-                "prepared. Nothing was switched. Deploy again if it should still go live.",
-                live=self.target.live_id(),
-            )
-        self.preparation.prove_again(deploying)
         try:
+            if self.target.current() not in (deploying.previous, release.place):
+                raise Conflict(
+                    f"build {release.id} was overtaken: {self.target.root}/current changed after "
+                    "it was prepared. Nothing was switched. Deploy again if it should go live."
+                )
+            self.preparation.prove_again(deploying)
             self._hooks(self.settings.before_switch, "before_switch", deploying)
-        except Error as error:
-            self.preparation.drop(deploying)
-            error.live = self.target.live_id()
-            raise
-        self.target.record(release.at("intended", int(self.disk.now())))
-        self.target.switch(release.place)
-        switched = replace(deploying, phase="switched")
-        self.target.set_deploying(switched)
+            self.target.record(release.at("intended", int(self.disk.now())))
+        except (Error, OSError, KeyboardInterrupt) as error:
+            self._not_switched(deploying, error)
         try:
-            self._hooks(self.settings.after_switch, "after_switch", switched)
-        except (Error, KeyboardInterrupt) as error:
-            self.put_back(switched, _failure(error))
+            self.target.switch(release.place)
+            self._hooks(self.settings.after_switch, "after_switch", deploying)
+            switched = replace(deploying, phase="switched")
+            self.target.set_deploying(switched)
+        except (Error, OSError, KeyboardInterrupt) as error:
+            if self.target.current() == deploying.previous:
+                self._not_switched(deploying, error)
+            self.put_back(deploying, _failure(error))
         return switched
+
+    def _not_switched(self, deploying: Deploying, error: BaseException) -> NoReturn:
+        """Raises the failure, with what stays live; of the preparation nothing is left."""
+        failure = _failure(error)
+        self.preparation.drop(deploying)
+        self.preparation.report()
+        failure.live = self.target.live_id()
+        raise failure
 
     def _hooks(self, hooks: tuple[Hook, ...], name: str, deploying: Deploying) -> None:
         if not hooks:
@@ -113,87 +132,118 @@ class GoLive:
     # -- check --------------------------------------------------------------------------------
 
     def check(self, deploying: Deploying) -> None:
-        """Ask whether the new release works; put the old one back when it does not."""
+        """Ask whether the new release works, and say in the history that it does; put the old one
+        back when it does not."""
         try:
             self._hooks(self.settings.check, "check", deploying)
-        except (Error, KeyboardInterrupt) as error:
+            self._passed(deploying)
+        except (Error, OSError, KeyboardInterrupt) as error:
             if deploying.already:
-                self.target.set_deploying(None)
-                raise
+                self._not_switched(deploying, error)
             self.put_back(deploying, _failure(error))
 
-    def finish(self, deploying: Deploying) -> None:
-        """The release passed: say so in the history and the ledger, and remove old ones."""
-        release = deploying.release
-        rows = self.target.history()
-        if not any(row.place == release.place and row.step == "live" for row in rows[-3:]):
+    def _passed(self, deploying: Deploying) -> None:
+        """History "live", unless what is live again had passed before."""
+        release, rows = deploying.release, self.target.history()
+        if [row.step for row in rows if row.place == release.place][-1:] != ["live"]:
             left = self._left(deploying) if self.wanted.reason == "rollback" else ""
             self.target.record(release.at("live", int(self.disk.now()), left=left))
-        self.target.set_deploying(None)
-        self.preparation.report(deploying)
-        with contextlib.suppress(OSError):
-            self.target.clean(self.settings.keep_releases)
 
     def _left(self, deploying: Deploying) -> str:
         rows = [row for row in self.target.history() if row.place == deploying.previous]
         return rows[-1].id if rows and rows[-1].id != deploying.release.id else ""
 
+    def finish(self, deploying: Deploying) -> None:
+        """The release passed: tell the ledger, and remove old ones. Nothing of this can fail it."""
+        self._forget()
+        self.preparation.report()
+        with contextlib.suppress(OSError):
+            self.target.clean(self.settings.keep_releases)
+
+    def _forget(self) -> None:
+        with contextlib.suppress(OSError):
+            self.target.set_deploying(None)
+
     # -- put back -----------------------------------------------------------------------------
 
-    def put_back(self, deploying: Deploying, reason: Error) -> None:
-        """The old release live again. Always raises: PutBack, or PutBackFailed."""
-        release, now = deploying.release, int(self.disk.now())
+    def put_back(self, deploying: Deploying, reason: Error) -> NoReturn:
+        """The old release live again: raises PutBack, or PutBackFailed."""
+        release, previous, now = deploying.release, deploying.previous, int(self.disk.now())
         if self.target.current() != release.place:
-            self.target.set_deploying(None)
+            self._forget()
             raise Conflict(
                 f"build {release.id} failed, but something else is live on {self.target.root} by "
                 f"now: nothing was put back. The failure: {reason.message}",
                 live=self.target.live_id(),
             ) from reason
-        self.target.record(release.at("failed", now))
         old = self._old_release(deploying)
-        if old is None and deploying.previous:
-            self.target.set_deploying(None)
+        self._note(release.at("failed", now))
+        try:
+            if previous and not os.path.isdir(self.target.path_of(previous)):
+                raise FileNotFoundError(errno.ENOENT, "it is gone")
+            self.target.switch(previous)
+        except OSError as error:
+            self._forget()
             raise PutBackFailed(
-                f"build {release.id} went live and failed, and the release before it "
-                f"({deploying.previous}) is gone. Deploy a good build now. {reason.message}",
-                live=release.id,
+                f"build {release.id} went live and failed, and {previous or 'nothing'} could not "
+                f"be put back: {error.strerror}. Deploy a good build now. {reason.message}",
+                live=self.target.live_id(),
             ) from reason
-        self.target.switch(deploying.previous)
         if old is not None:
-            self.target.record(old.at("restored", now, left=release.id, reason="put-back"))
+            old = old.at("restored", now, left=release.id, reason="put-back")
+            self._note(old)
         self._after_put_back(deploying, old, reason)
 
     def _old_release(self, deploying: Deploying) -> Optional[Release]:
-        """What was live before, when it is still there."""
-        if not deploying.previous:
-            return None
-        if not os.path.isdir(self.target.path_of(deploying.previous)):
-            return None
+        """The row of what was live before; None when it was not deployed by Moorline."""
         rows = [row for row in self.target.history() if row.place == deploying.previous]
-        return rows[-1] if rows else None
+        return rows[-1] if rows and deploying.previous else None
 
-    def _after_put_back(self, deploying: Deploying, old: Optional[Release], reason: Error) -> None:
+    def _note(self, row: Release) -> None:
+        """A row that must not keep the old release from being put back: the disk may be full."""
+        try:
+            self.target.record(row)
+        except OSError as error:
+            self.outcome.notes.append(f"the history was not written: {error.strerror}")
+
+    def _after_put_back(
+        self, deploying: Deploying, old: Optional[Release], reason: Error
+    ) -> NoReturn:
+        """The old release's own after_switch hooks, then the verdict."""
         failed, live = deploying.release.id, self.target.live_id()
         try:
             if old is not None:
                 again = replace(deploying, release=old, previous=deploying.release.place)
-                self._hooks(self.settings.after_switch, "after_switch", again)
-        except Error as second:
+                self._hooks(self._settings_of(old).after_switch, "after_switch", again)
+        except (Error, OSError) as second:
             raise PutBackFailed(
-                f"build {failed} failed ({reason.message}); {live} is live again, but its "
-                f"after_switch hook failed too: {second.message}",
+                f"build {failed} failed ({_sentence(reason)}); {live} is live again, but its "
+                f"after_switch hook failed too: {_sentence(_failure(second))}.",
                 live=live,
             ) from reason
         finally:
-            self.target.set_deploying(None)
-            self.preparation.report(deploying)
+            self._forget()
+            self.preparation.report()
+        now = live or deploying.previous
         raise PutBack(
-            f"build {failed} went live and failed: {reason.message}. "
-            + (f"{live} is live again." if live else "Nothing is live, as before."),
+            f"build {failed} went live and failed: {_sentence(reason)}. "
+            + (f"{now} is live again." if now else "Nothing is live, as before."),
             live=live,
         ) from reason
 
+    def _settings_of(self, old: Release) -> Settings:
+        """What `old` was deployed with, as a rollback to it would use; else what we have."""
+        try:
+            return kept_settings(self.target, old).for_group(old.stage)
+        except Error:
+            return self.settings
+
 
 def _failure(error: BaseException) -> Error:
+    if isinstance(error, OSError):
+        return from_os_error(error, "going live")
     return error if isinstance(error, Error) else Interrupted("interrupted")
+
+
+def _sentence(error: Error) -> str:
+    return error.message.rstrip(".")

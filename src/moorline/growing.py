@@ -55,6 +55,9 @@ class NewTree:
             if entry.path != b".":
                 at, name = self.parent(entry.path)
                 self.disk.make_directory(name, made, at)
+            elif os.fstat(self._descent.enter(b".")).st_mode & stat.S_ISGID:
+                # Given by the directory above, and what is made in here would inherit it.
+                self.disk.set_mode(self._descent.enter(b"."), made)
             if made & ~self._umask != entry.mode or entry.path == b".":
                 self._modes.append(entry)
         if self.owner is not None and entry.path != b".":

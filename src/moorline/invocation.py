@@ -158,8 +158,6 @@ class Invocation:
             return Error(error.format_message())
         if isinstance(error, KeyboardInterrupt | click.Abort):
             return Interrupted(INTERRUPTED)
-        if isinstance(error, OSError):
-            return from_os_error(error, self.verb)
         kind = type(error).__name__
         return Error(
             f"{self.verb} failed: {kind}: {error}. This is a fault in Moorline itself. Run the "
@@ -206,7 +204,7 @@ def _rendered(listing: Listing) -> str:
     """A table with a line under its titles on a terminal, plain aligned text elsewhere."""
     if not listing.columns or not _is_terminal(sys.stdout):
         return listing.text
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title in listing.columns:
         justify: Any = "right" if title in listing.right else "left"
         table.add_column(title, justify=justify, overflow="fold")
@@ -280,6 +278,8 @@ class Verbs(click.Group):
                 return invocation.finish(function(invocation, **options))
             except KeyboardInterrupt as error:  # before click makes an Abort of it
                 raise Interrupted(INTERRUPTED) from error
+            except OSError as error:  # before click takes EPIPE for that of stdout
+                raise from_os_error(error, name) from error
 
         command = click.command(name)(functools.update_wrapper(run, function))
         for option in _EVERY_VERB:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from moorline.wording import amount
 
+BAR_AFTER_S = 0.5
 BAR_EVERY_S = 0.1
 LINE_EVERY_S = 5.0
 
@@ -77,12 +78,13 @@ class Lines:
 
 
 class Bar:
-    """For a terminal: a bar that is drawn at most ten times a second, and gone at the end."""
+    """For a terminal: a bar that is drawn at most ten times a second, and gone at the end. What is
+    over within BAR_AFTER_S seconds shows none."""
 
     def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._pace = _Pace(clock)
-        self._last = 0.0
+        self._next = clock() + BAR_AFTER_S
         self._running = False
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -99,16 +101,17 @@ class Bar:
     def __call__(self, done: int, total: int, what: str) -> None:
         pace = self._pace.text(done, total, what)
         now = self._clock()
-        if now - self._last < BAR_EVERY_S:
+        if now < self._next:
             return
-        self._last = now
-        if not self._running:
-            self._running = True
-            self._progress.start()
+        self._next = now + BAR_EVERY_S
         self._progress.update(
             self._task, completed=done, total=total or None, description=what, pace=pace
         )
-        self._progress.refresh()
+        if self._running:
+            self._progress.refresh()
+        else:
+            self._running = True
+            self._progress.start()
 
     def close(self) -> None:
         """Take the bar off the screen; a later call shows it again."""

@@ -90,6 +90,7 @@ class Placement:
             for source in self._sources:
                 source.close()
         self.placed.damaged = [entry.shown for entry in damaged]
+        self.placed.reused_files -= len(damaged)
         self.placed.verified_files = len(self.manifest.files)
         return self.placed
 

@@ -12,11 +12,11 @@ import pwd
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Optional
+from typing import Callable, Optional, TypeVar
 
 from moorline.build import Release, TargetRecord
 from moorline.disk import Descent, Disk
-from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound
+from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, ShareDead
 from moorline.guard import guarded
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
@@ -26,6 +26,8 @@ from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Deploying, Target, previous_of
 from moorline.wanted import Wanted, host_policy
+
+Result = TypeVar("Result")
 
 REPORT_LIMIT_S = 3.0
 FRESH_S = 10  # a proof of the share older than this is made again before the switch
@@ -70,17 +72,20 @@ class Preparation:
             deployment=self.wanted.deployment,
             group=self.wanted.group,
             release=release,
-            previous=self.target.current(),
+            previous=self._before(release, rows),
             phase="preparing",
             started=started,
-            already=release.place == self.target.current(),
+            already=self._already(release, rows),
         )
         self.target.set_deploying(deploying)
         try:
             if held is None:
                 self._place(release, rows)
-        except BaseException:
+            self._keep_pinned()
+        except BaseException as error:
             self.drop(deploying)
+            if not isinstance(error, ShareDead):
+                self.report()
             raise
         self.outcome.already = deploying.already
         prepared = replace(
@@ -89,17 +94,37 @@ class Preparation:
         self.target.set_deploying(prepared)
         return prepared
 
+    def _already(self, release: Release, rows: list[Release]) -> bool:
+        """Whether this very content is live and passed. Else a switch to it was cut short: its
+        hooks are owed."""
+        live = self.target.live(rows)
+        passed = live is not None and live.step != "intended" and live.digest == release.digest
+        return passed and release.place == self.target.current()
+
+    def _before(self, release: Release, rows: list[Release]) -> str:
+        """What to put back when this fails: what is live, or what was before a switch to this very
+        release that was cut short."""
+        current = self.target.current()
+        if release.place != current or self._already(release, rows):
+            return current
+        for row in reversed(rows):
+            good = row.step in ("live", "restored") and row.place != current
+            if good and os.path.isdir(self.target.path_of(row.place)):
+                return row.place
+        return ""
+
     def _take_over(self) -> None:
         """Refuse while another deployment is between its processes; pass over a dead one."""
         other = self.target.deploying()
-        if other is None or other.deployment == self.wanted.deployment:
+        if other is None or (other.deployment and other.deployment == self.wanted.deployment):
             return
         age = int(self.disk.now()) - other.started
         dead = not other.deployment or (other.group and other.group == self.wanted.group)
         if dead or age > self.settings.deploy_timeout_s or age < 0:
+            name = f"deployment {other.deployment}" if other.deployment else "a deploy"
             self.outcome.notes.append(
-                f"took over from deployment {other.deployment or 'that was killed'} "
-                f"of build {other.release.id}, in phase {other.phase}"
+                f"took over from {name} of build {other.release.id} that did not end "
+                f"(phase {other.phase})"
             )
             return
         raise Conflict(
@@ -166,7 +191,7 @@ class Preparation:
         if held is not None:
             place = held.place
         elif self.wanted.mode == "link":
-            place = f"{self.wanted.store}/builds/{self.wanted.id}/tree"
+            place = f"{os.path.abspath(self.wanted.store)}/builds/{self.wanted.id}/tree"
         else:
             place = f"releases/{self.wanted.id}.{number}"
         return Release(
@@ -189,16 +214,20 @@ class Preparation:
     # -- what the target holds: no share needed -------------------------------------------------
 
     def _held_release(self, rows: list[Release]) -> Optional[Release]:
-        """A local release of this very content, fully verified now; the live one first."""
+        """A local release of this very build, fully verified now; the live one first.
+
+        Another build with the same content is none: its folder has that one's name and times.
+        """
         if self.wanted.mode != "copy":
             return None
         manifest = self.target.manifest(self.wanted.digest)
         if manifest is None:
             return None
         current = self.target.current()
-        places = [r for r in reversed(rows) if r.digest == self.wanted.digest and r.mode == "copy"]
-        places.sort(key=lambda row: row.place != current)
-        for row in {row.place: row for row in reversed(places)}.values():
+        this = (self.wanted.id, self.wanted.digest, "copy")
+        mine = [row for row in reversed(rows) if (row.id, row.digest, row.mode) == this]
+        mine.sort(key=lambda row: row.place != current)
+        for row in {row.place: row for row in mine}.values():
             if not self.target.holds(row.place):
                 continue
             found = verify(self.disk, self.target.path_of(row.place), manifest, self.progress)
@@ -240,10 +269,25 @@ class Preparation:
                     self._place_from(store, opened, release, rows, progress)
             return self.outcome
 
+        if not self.wanted.store:
+            raise NotFound(
+                f"{self.target.root} holds no whole copy of build {self.wanted.id}. Name the store "
+                "to take it from, or deploy its bundle."
+            )
         self.outcome = guarded(
             self.disk, work, stall_s=self.settings.store_timeout_s, where=self.wanted.store,
             progress=self.progress,
         )  # fmt: skip
+        if release.mode == "copy":
+            self._barrier(release)
+
+    def _barrier(self, release: Release) -> None:
+        """Everything placed is durable. Not in the child: this disk may be slow, but not dead."""
+        fd = self.disk.open_directory(release.place, self.target.fd)
+        try:
+            self.disk.sync_all(fd)
+        finally:
+            os.close(fd)
 
     def _find(self, store: Store, progress: Progress) -> OpenBuild:
         """The build; waits for it, by listing, as long as the settings say.
@@ -259,7 +303,7 @@ class Preparation:
                     live=self.target.live_id(),
                 )
             progress(0, 0, "waiting for the build")
-            time.sleep(_WAIT_STEP_S)
+            time.sleep(min(_WAIT_STEP_S, self.settings.store_timeout_s / 3))
         if self.wanted.id in DirectoryLedger(self.disk, store.root).removing():
             raise Conflict(
                 f"build {self.wanted.id} is being removed from the store at {store.path}. "
@@ -279,13 +323,24 @@ class Preparation:
             self._copy(opened, manifest, release, rows, progress)
         self.target.keep(b"manifests", self.wanted.digest, manifest.text)
         if self.wanted.agent:
-            with contextlib.suppress(NotFound, Mismatch):
-                name = f"{self.wanted.agent}.pyz"
-                agent = store.get(b"agent", name, self.wanted.agent)
-                self.target.keep(b"agents", name, agent)
+            self._keep_agent(store)
+
+    def _keep_agent(self, store: Store) -> None:
+        """The agent that the bundle pins, for a rollback without the share."""
+        name = f"{self.wanted.agent}.pyz"
+        try:
+            self.target.keep(b"agents", name, store.get(b"agent", name, self.wanted.agent))
+        except (OSError, NotFound, Mismatch) as error:
+            self.outcome.notes.append(f"the agent was not kept on this target: {error}")
+
+    def _keep_pinned(self) -> None:
+        """Settings and agent as pinned now: a build may come again with others."""
         if self.wanted.settings_digest:
             name = f"{self.wanted.settings_digest}.json"
             self.target.keep(b"settings", name, self.settings.text)
+        agent = self.wanted.agent
+        if agent and self.wanted.store and self.target.kept(b"agents", f"{agent}.pyz") is None:
+            self._briefly(self._keep_agent)
 
     def _prove_tree(
         self, store: Store, opened: OpenBuild, manifest: Manifest, progress: Progress
@@ -326,7 +381,6 @@ class Preparation:
                     self.disk, root, manifest, opened.times(manifest), opened.reader(), held,
                     self._owner(), progress,
                 ).run()  # fmt: skip
-                self.disk.sync_all(root)
             finally:
                 os.close(root)
         damaged = self.outcome.placed.damaged
@@ -373,26 +427,31 @@ class Preparation:
             with contextlib.suppress(OSError):
                 self.target.clean(self.settings.keep_releases)
 
-    def report(self, deploying: Deploying) -> None:
+    def report(self) -> None:
         """Tell the ledger what is live now; best effort, the target's own history is the truth.
 
-        A rollback that needed no share tells it only when a store was named, and then briefly.
+        A rollback that needed no share tells it only when a store was named.
         """
-        if not self.wanted.store:
-            return
+        if self.wanted.store:
+            self.outcome.pinned = bool(self._briefly(self._tell))
 
-        def work(progress: Progress) -> bool:
+    def _briefly(self, work: Callable[[Store], Result]) -> Optional[Result]:
+        """What a deploy asks of the share at its end: nothing for which it would wait long."""
+
+        def guarded_work(progress: Progress) -> tuple[Result, list[str]]:
             with open_store(self.disk, self.wanted.store) as store:
-                return self._tell(store)
+                return work(store), self.outcome.notes
 
         limit_s = min(self.settings.store_timeout_s, REPORT_LIMIT_S)
         try:
-            self.outcome.pinned = guarded(
-                self.disk, work, stall_s=limit_s, where=self.wanted.store, progress=no_progress
-            )
+            result, self.outcome.notes = guarded(
+                self.disk, guarded_work, stall_s=limit_s, where=self.wanted.store,
+                progress=no_progress,
+            )  # fmt: skip
+            return result
         except (Error, OSError) as error:
-            self.outcome.pinned = False
-            self.outcome.notes.append(f"the ledger was not told: {error}")
+            self.outcome.notes.append(f"the share was not told: {error}")
+            return None
 
     def prove_again(self, deploying: Deploying) -> None:
         """In mode link the share could have changed since it was proved."""
@@ -407,11 +466,7 @@ class Preparation:
                     manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
                     self._prove_tree(store, opened, manifest, progress)
 
-        try:
-            guarded(
-                self.disk, work, stall_s=self.settings.store_timeout_s, where=self.wanted.store,
-                progress=self.progress,
-            )  # fmt: skip
-        except BaseException:
-            self.drop(deploying)
-            raise
+        guarded(
+            self.disk, work, stall_s=self.settings.store_timeout_s, where=self.wanted.store,
+            progress=self.progress,
+        )  # fmt: skip

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Optional
 
 from moorline.build import Build, BuildId
-from moorline.disk import Disk, remove_tree, replace_file, write_file
+from moorline.disk import Disk, read_file, remove_tree, replace_file, write_file
 from moorline.errors import Conflict, Error, Mismatch
 from moorline.layout import Base, Beat, Draft, Times, Written, file_times
 from moorline.layout.pack import PackDraft
 from moorline.layout.tree import TreeDraft
+from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.scan import Progress, Source, Verified, no_progress
 from moorline.store import OpenBuild, Store, times_text
 
@@ -68,7 +69,7 @@ class Publisher:
         Raises Conflict when `id` has other content.
         """
         if id in self.store.ids():
-            return self._complete(source, id)
+            return self._complete(source, id, revision, tool)
         reservation = self._reserve(id)
         try:
             build, written = self._write(reservation, source, revision, tool)
@@ -77,7 +78,8 @@ class Publisher:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-                return self._overtaken(reservation, source)
+                self._abandon(reservation)
+                return self._complete(source, id, revision, tool)  # another publish was faster
             self._tidy(reservation)
         except BaseException:
             self._abandon(reservation)
@@ -130,18 +132,7 @@ class Publisher:
         finally:
             if opened is not None:
                 opened.close()
-        build = Build(
-            id=reservation.id,
-            digest=manifest.digest,
-            manifest_bytes=len(manifest.text),
-            sequence=sequence,
-            token=reservation.token,
-            created=created,
-            files=len(manifest.files),
-            size_bytes=manifest.size_bytes,
-            revision=revision,
-            tool=tool,
-        )
+        build = _build(reservation.id, source, sequence, reservation.token, created, revision, tool)
         write_file(self.disk, b"times", times_text(manifest, times), reservation.folder)
         write_file(self.disk, b"build.json", build.text(), reservation.folder)
         self.disk.sync(reservation.folder)
@@ -183,23 +174,47 @@ class Publisher:
                 with self.store.folder(b"packs") as packs:
                     self.disk.unlink(reservation.token, packs)
 
-    def _overtaken(self, reservation: Reservation, source: Source) -> Published:
-        """Another publish of the same id was faster."""
-        self._abandon(reservation)
-        return self._complete(source, reservation.id)
-
-    def _complete(self, source: Source, id: BuildId) -> Published:
+    def _complete(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:
         """The same build again: verify what is stored, and mend it from the source."""
-        with self.store.open_build(id) as opened:
-            if opened.build.digest != source.manifest.digest:
-                raise Conflict(
-                    f"build {id} exists with other content (digest {opened.build.digest[:12]}, not "
-                    f"{source.manifest.digest[:12]}). A published build never changes: "
-                    "choose another id."
-                )
-            repaired = self._mend(opened, source)
+        repaired = 0
+        try:
+            opened = self.store.open_build(id)
+        except Mismatch as error:
+            self._restore_record(source, id, revision, tool, error)
+            opened, repaired = self.store.open_build(id), 1
+        with opened:
+            _refuse_other_content(id, opened.build.digest, source)
+            repaired += self._mend(opened, source)
         files = len(source.manifest.files)
         return Published(opened.build, Written(0, 0, files, repaired), already=True)
+
+    def _restore_record(
+        self, source: Source, id: BuildId, revision: str, tool: str, damage: Mismatch
+    ) -> None:
+        """Write build.json anew: the manifest says whether it is the same content, the ticket of
+        the build's publish says the rest. Raises `damage` when they do not."""
+        with self.store.folder(b"builds") as builds:
+            try:
+                folder = self.disk.open_directory(id, builds)
+            except OSError:
+                raise damage from None
+        try:
+            try:
+                manifest = Manifest.parse(
+                    read_file(self.disk, b"manifest", folder, most=MAX_MANIFEST_BYTES)
+                )
+            except (OSError, Mismatch):
+                raise damage from None
+            _refuse_other_content(id, manifest.digest, source)
+            tickets = ((n, self.store.read_ticket(n)) for n, _ in self.store.tickets())
+            mine = ((n, ticket) for n, ticket in tickets if ticket is not None and ticket[1] == id)
+            sequence, ticket = next(mine, (0, None))
+            if ticket is None:
+                raise damage
+            build = _build(id, source, sequence, ticket[0], ticket[2], revision, tool)
+            replace_file(self.disk, b"build.json", build.text(), folder, self.disk.token())
+        finally:
+            os.close(folder)
 
     def _mend(self, opened: OpenBuild, source: Source) -> int:
         times = opened.times(source.manifest)
@@ -267,3 +282,28 @@ class Publisher:
                 self.disk.sync(sequence)
             return number, created
         raise Error("no sequence number to be had: too many publishes at once. Try again.")
+
+
+def _build(
+    id: BuildId, source: Source, sequence: int, token: str, created: int, revision: str, tool: str
+) -> Build:
+    return Build(
+        id=id,
+        digest=source.manifest.digest,
+        manifest_bytes=len(source.manifest.text),
+        sequence=sequence,
+        token=token,
+        created=created,
+        files=len(source.manifest.files),
+        size_bytes=source.manifest.size_bytes,
+        revision=revision,
+        tool=tool,
+    )
+
+
+def _refuse_other_content(id: BuildId, digest: str, source: Source) -> None:
+    if digest != source.manifest.digest:
+        raise Conflict(
+            f"build {id} exists with other content (digest {digest[:12]}, not "
+            f"{source.manifest.digest[:12]}). A published build never changes: choose another id."
+        )

@@ -44,6 +44,7 @@ Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all (0: not known) and what is being done."""
 
 SECRETS = (b".git", b".env")
+MAX_DEPTH = 300  # a walk holds a directory open at each level, and some walk three trees at once
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device node",
             stat.S_IFBLK: "a device node"}  # fmt: skip
 
@@ -117,11 +118,11 @@ def scan(
     try:
         with _Hashing(disk, fd, progress) as hashing:
             walk = _Walk(disk, rules, linked, hashing.add)
-            _walk(walk, fd, b"")
-            _add_linked(walk)
+            _walk(walk, fd)
             hashing.finish(walk)
     finally:
         os.close(fd)
+    _add_linked(walk)
     if not walk.problems and len(walk.entries) <= 1:
         raise SourceRefused(f"nothing to publish: {name} is empty. Build first.")
     if walk.problems:
@@ -131,25 +132,46 @@ def scan(
             problems=sorted(walk.problems),
         )
     replaced = (os.fsdecode(path) + "/" * is_dir for path, is_dir in walk.linked.items())
-    return Source(name, Manifest.of(walk.entries), tuple(sorted(replaced)))
+    return Source(os.path.realpath(name), Manifest.of(walk.entries), tuple(sorted(replaced)))
 
 
-def _walk(walk: _Walk, fd: int, path: bytes) -> None:
-    """Record the directory `fd` and all below it; `path` ends in a slash, or is empty."""
+def _walk(walk: _Walk, fd: int) -> None:
+    """Record the directory `fd` and all below it, depth first."""
+    todo = [b""]  # paths that end in a slash; the root's is empty
+    with Descent(walk.disk, fd) as descent:
+        while todo:
+            path = todo.pop()
+            try:
+                inside = descent.enter(path[:-1] or b".")
+            except PermissionError:
+                walk.refuse(path[:-1], "cannot be read")
+                continue
+            except OSError as error:
+                raise _gone(error, path[:-1]) from error
+            todo += _walk_directory(walk, inside, path)
+
+
+def _walk_directory(walk: _Walk, fd: int, path: bytes) -> list[bytes]:
+    """Record one directory and what is in it; returns the directories in it."""
     mode = os.fstat(fd).st_mode
     if path:
         _refuse_special_bits(walk, path[:-1], mode & ~stat.S_ISGID)
     # The root is made by whoever deploys: mktemp's 0700 must not lock the web server out.
     walk.entries.append(Entry(path[:-1] or b".", DIRECTORY, mode & 0o777 if path else 0o755, 0))
+    below = []
     for named in walk.disk.names(fd):
         here = path + named.name
         if here in walk.linked:
             walk.linked[here] |= named.kind == "d"
-        elif not walk.rules.excluded(os.fsdecode(here), named.kind == "d"):
-            _walk_one(walk, fd, path, named)
+        elif not walk.rules.excluded(os.fsdecode(here), named.kind == "d") and _walk_one(
+            walk, fd, path, named
+        ):
+            below.append(here + b"/")
+    return below
 
 
-def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named) -> None:
+def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named) -> bool:
+    """Record one name; True for a directory that is to be walked."""
     here = path + named.name
     if len(named.name) > MAX_NAME_BYTES or len(here) > MAX_PATH_BYTES:
         walk.refuse(here, "the name is too long")
@@ -157,31 +179,24 @@ def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named) -> None:
         walk.refuse(here, "is not published unless it is named: in 'exclude', 'linked' or 'allow'")
     elif named.kind == "f":
         walk.found(path[:-1] or b".", named.name)
-    elif named.kind == "l":
-        _walk_link(walk, fd, named.name, here)
     elif named.kind == "d":
-        _walk_directory(walk, fd, named.name, here)
+        if here.count(b"/") < MAX_DEPTH:
+            return True
+        walk.refuse(here, f"lies more than {MAX_DEPTH} directories deep")
     else:
+        try:
+            _walk_odd(walk, fd, named, here)
+        except OSError as error:
+            raise _gone(error, here) from error
+    return False
+
+
+def _walk_odd(walk: _Walk, fd: int, named: Named, here: bytes) -> None:
+    if named.kind != "l":
         kind = stat.S_IFMT(walk.disk.stat(named.name, at=fd).st_mode)
         walk.refuse(here, f"is {_SPECIAL.get(kind, 'no file, directory or link')}")
-
-
-def _walk_directory(walk: _Walk, fd: int, name: bytes, here: bytes) -> None:
-    try:
-        inside = walk.disk.open_directory(name, at=fd)
-    except PermissionError:
-        walk.refuse(here, "cannot be read")
         return
-    except OSError as error:
-        raise _changed(here, "vanished or was replaced") from error
-    try:
-        _walk(walk, inside, here + b"/")
-    finally:
-        os.close(inside)
-
-
-def _walk_link(walk: _Walk, fd: int, name: bytes, here: bytes) -> None:
-    target = walk.disk.read_link(name, at=fd)
+    target = walk.disk.read_link(named.name, at=fd)
     if link_leaves(here, target) and not walk.rules.allow_external_links:
         walk.refuse(here, f"is a link that leaves the build: {shown(target)}")
     elif len(target) > MAX_LINK_BYTES:
@@ -192,15 +207,18 @@ def _walk_link(walk: _Walk, fd: int, name: bytes, here: bytes) -> None:
 
 def _add_linked(walk: _Walk) -> None:
     """A link into `shared/` for each linked path, and the directories that lead to it."""
-    known = {entry.path for entry in walk.entries if entry.kind == DIRECTORY}
+    kinds = {entry.path: entry.kind for entry in walk.entries}
     for path in sorted(walk.linked):
         parts = path.split(b"/")
         for depth in range(1, len(parts)):
             above = b"/".join(parts[:depth])
-            if above not in known:
-                known.add(above)
+            if above not in kinds:
+                kinds[above] = DIRECTORY
                 walk.entries.append(Entry(above, DIRECTORY, 0o755, 0))
+            elif kinds[above] != DIRECTORY:
+                walk.refuse(above, f"is no directory, but 'linked' names {shown(path)}")
         target = linked_target(path, walk.rules.linked_root)
+        kinds[path] = LINK
         walk.entries.append(Entry(path, LINK, 0o777, len(target), "", target))
 
 
@@ -281,8 +299,8 @@ class _Hashing:
                     self.disk.stat(name, descent.enter(directory)).st_size
                     for directory, name in self._few
                 )
-            except FileNotFoundError as error:
-                raise _changed(os.fsencode(error.filename or ""), _CHANGES[0]) from error
+            except OSError as error:
+                raise _gone(error, os.fsencode(error.filename or "")) from error
 
 
 def _hash_one(
@@ -294,7 +312,7 @@ def _hash_one(
     except PermissionError:
         return 0, 0, "", "cannot be read"
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
+        if error.errno not in _GONE:
             raise
         return 0, 0, "", _CHANGES[0]
     try:
@@ -308,6 +326,7 @@ def _hash_one(
 
 
 _CHANGES = ("vanished or was replaced", "was written to")
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ESTALE}
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
@@ -319,6 +338,11 @@ def _changed(path: bytes, how: str) -> SourceChanged:
         f"the build changed while it was published: {shown(path)} {how}. Nothing was published. "
         "Publish after the build has ended."
     )
+
+
+def _gone(error: OSError, path: bytes) -> Exception:
+    """What an error means for a path that was there a moment ago."""
+    return _changed(path, _CHANGES[0]) if error.errno in _GONE else error
 
 
 def _refuse_special_bits(walk: _Walk, path: bytes, mode: int) -> None:
@@ -333,7 +357,7 @@ def source_content(disk: Disk, descent: Descent, entry: Entry) -> Iterator[bytes
     try:
         fd, _ = disk.open_file(name, descent.enter(directory or b"."))
     except OSError as error:
-        raise _changed(entry.path, _CHANGES[0]) from error
+        raise _gone(error, entry.path) from error
     state, size = hashlib.sha256(), 0
     try:
         while size < entry.size:
@@ -482,7 +506,9 @@ class _Check:
     def link(self, fd: int, name: bytes, entry: Entry) -> None:
         try:
             target = self.disk.read_link(name, at=fd)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
             self.differs(entry.path, "missing")
             return
         if target != entry.target:

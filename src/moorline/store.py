@@ -7,7 +7,6 @@ whose digest comes from somewhere else. Writing builds is `publishing`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Optional
 
 from moorline.build import Build, BuildId, build_id
 from moorline.disk import (
+    DAMAGE,
     AnyPath,
     Disk,
     make_directories,
@@ -23,7 +23,7 @@ from moorline.disk import (
     replace_file,
     write_file,
 )
-from moorline.errors import ConfigError, Conflict, Mismatch, NotFound
+from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, UnknownFormat
 from moorline.layout import LAYOUTS, Base, Reader, Times
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
@@ -119,7 +119,7 @@ def open_store(disk: Disk, path: AnyPath, *, app: Optional[str] = None) -> Store
                 + f"A new store is made with 'moorline init --store {name}'."
             ) from None
         if record.number("format") != STORE_FORMAT:
-            raise ConfigError(
+            raise UnknownFormat(
                 f"the store at {name} has format {record.number('format')}; this moorline knows "
                 f"{STORE_FORMAT}. Use a newer moorline."
             )
@@ -201,6 +201,10 @@ class Store:
                 raise NotFound(
                     f"no build {id} in the store at {self.path}. 'moorline builds' lists them."
                 ) from None
+            except OSError as error:
+                if error.errno not in DAMAGE:
+                    raise
+                raise Mismatch(f"{self.path}/builds/{id} is no directory: it is damaged.") from None
         where = f"{self.path}/builds/{id}/build.json"
         try:
             build = Build.parse(read_file(self.disk, b"build.json", folder), where)
@@ -208,8 +212,10 @@ class Store:
                 raise Mismatch(f"{where} speaks of build {build.id}. It was changed by hand.")
         except BaseException as error:
             os.close(folder)
-            if isinstance(error, FileNotFoundError):
-                raise Mismatch(f"{where} is missing: the build is damaged.") from None
+            if isinstance(error, OSError) and error.errno in DAMAGE:
+                raise Mismatch(f"{where} is missing or no file: the build is damaged.") from None
+            if isinstance(error, ConfigError) and not isinstance(error, UnknownFormat):
+                raise Mismatch(f"{error.message} The build is damaged.") from None
             raise
         return OpenBuild(self, build, folder)
 
@@ -239,7 +245,7 @@ class Store:
                 if read_file(self.disk, os.fsencode(name), fd, most=len(data)) == data:
                     return
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.EFBIG):
+                if error.errno not in DAMAGE:
                     raise
             replace_file(self.disk, os.fsencode(name), data, fd, self.disk.token())
 
@@ -253,6 +259,10 @@ class Store:
                     f"the store at {self.path} does not hold {folder.decode()}/{name}. "
                     "Publish the same build again: that completes it."
                 ) from None
+            except OSError as error:
+                if error.errno not in DAMAGE:
+                    raise
+                data = b""
         if hashlib.sha256(data).hexdigest() != digest:
             raise Mismatch(
                 f"{self.path}/{folder.decode()}/{name} was changed: its SHA-256 is not the one in "
@@ -273,7 +283,9 @@ class Store:
         with self.folder(b"sequence") as sequence:
             try:
                 text = read_file(self.disk, b"%d" % number, sequence, most=256)
-            except FileNotFoundError:
+            except OSError as error:
+                if error.errno not in DAMAGE:
+                    raise
                 return None
         match = _TICKET.fullmatch(text)
         if match is None:
@@ -310,7 +322,7 @@ class OpenBuild:
         try:
             text = read_file(self.store.disk, b"manifest", self.folder, most=most)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.ELOOP):
+            if error.errno not in DAMAGE:
                 raise
             text = b""
         try:
@@ -327,7 +339,7 @@ class OpenBuild:
         try:
             text = read_file(self.store.disk, b"times", self.folder, most=MAX_MANIFEST_BYTES)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EFBIG, errno.EINVAL, errno.ELOOP):
+            if error.errno not in DAMAGE:
                 raise
             text = b""
         return parse_times(text, manifest, self.build.created)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from moorline.build import BuildId, Release, build_id, checked_digest
-from moorline.disk import Disk, read_file, remove_tree, replace_file
+from moorline.disk import AnyPath, Disk, read_file, remove_tree, replace_file
 from moorline.errors import ConfigError, Conflict, Error, NotFound, Unsafe
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record, record_text
@@ -91,8 +91,7 @@ def open_target(disk: Disk, root: str, *, make: bool = True) -> Target:
                 f"cannot make the target {path}: {os.path.dirname(path)} does not exist. "
                 "Make that folder, or correct the target's root."
             )
-        with contextlib.suppress(FileExistsError):
-            disk.make_directory(path, 0o755)
+        _make_folder(disk, path)
     fd = disk.open_directory(path)
     try:
         _check_owner(fd, path)
@@ -110,10 +109,23 @@ def open_target(disk: Disk, root: str, *, make: bool = True) -> Target:
         raise
 
 
+def _make_folder(disk: Disk, path: AnyPath, at: Optional[int] = None) -> None:
+    """A folder that a web server may enter, whatever the umask is and the folder above says."""
+    try:
+        disk.make_directory(path, 0o755, at)
+    except FileExistsError:
+        return
+    fd = disk.open_directory(path, at)
+    try:
+        if os.fstat(fd).st_mode & 0o7777 != 0o755:
+            disk.set_mode(fd, 0o755)
+    finally:
+        os.close(fd)
+
+
 def _own_folder(disk: Disk, fd: int, name: bytes, path: str) -> None:
     """One of the target's folders, made when missing. `shared` may belong to the application."""
-    with contextlib.suppress(FileExistsError):
-        disk.make_directory(name, 0o755, fd)
+    _make_folder(disk, name, fd)
     if name in _PRIVATE:
         try:
             inside = disk.open_directory(name, fd)
@@ -129,8 +141,8 @@ def _check_owner(fd: int, path: str) -> None:
     status, user = os.fstat(fd), os.geteuid()
     if status.st_uid != user:
         raise Unsafe(
-            f"{path} belongs to user {status.st_uid}, and the deploy runs as user {user}: its owner "
-            f"could change what goes live. Run 'chown {user} {path}', or deploy as its owner."
+            f"{path} belongs to user {status.st_uid}, and the deploy runs as user {user}: its "
+            f"owner could change what goes live. Run 'chown {user} {path}', or deploy as its owner."
         )
     if status.st_mode & 0o022:
         raise Unsafe(
@@ -189,8 +201,8 @@ class Target:
             while not self.disk.lock(fd):
                 if time.monotonic() >= deadline:
                     raise Conflict(
-                        f"the target {self.root} is busy: another deploy or rollback has held it for "
-                        f"{wait_s:g} s. Wait for it to end, then run the same command again."
+                        f"the target {self.root} is busy: another deploy or rollback has held it "
+                        f"for {wait_s:g} s. Wait for it to end, then run the same command again."
                     )
                 time.sleep(_LOCK_STEP_S)
             try:

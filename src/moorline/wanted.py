@@ -153,7 +153,7 @@ def from_history(
             "and this target has had bundles. Give --trust-store if that is good enough.",
             live=target.live_id(),
         )
-    settings = _kept_settings(target, row)
+    settings = kept_settings(target, row)
     return Wanted(
         id=row.id,
         digest=row.digest,
@@ -169,7 +169,7 @@ def from_history(
     )
 
 
-def _kept_settings(target: Target, row: Release) -> Settings:
+def kept_settings(target: Target, row: Release) -> Settings:
     if not row.settings:
         return Settings()
     text: Optional[bytes] = target.kept(b"settings", f"{row.settings}.json")

@@ -1,6 +1,6 @@
 """In a guest: run one moorline command and say which calls of it cost which NFS requests.
 
-    python guest_tracing.py MOUNT publish DIR --store ...     prints JSON: [[caller, requests], ...]
+    python -m nfs.guest_tracing MOUNT publish DIR --store ...    prints {caller: {operation: number}}
 
 A disk that reads the client's own counters before each operation and books what came since on the
 operation before. So whoever exceeds a budget reads where the requests come from.
@@ -70,7 +70,7 @@ def main() -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         cli.moorline.main(arguments)
     disk.book()
-    json.dump(list(disk.spent.items()), sys.stdout)
+    json.dump(disk.spent, sys.stdout)
 
 
 if __name__ == "__main__":

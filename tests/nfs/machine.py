@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ EFS_OPTIONS = "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,nor
 """The mount options of amazon-efs-utils."""
 
 _MOORLINE = [sys.executable, "-c", "from moorline.cli import main; main()"]
-_WORKFLOW = str(Path(__file__).with_name("guest_verbs.py"))
+_TRACING = [sys.executable, "-m", "nfs.guest_tracing"]
 
 
 class Machine:
@@ -46,7 +46,7 @@ class Machine:
 
     def begin(self, *arguments: str, **how: Any) -> Running:
         """Begin a moorline command."""
-        return self.guest.begin([*_MOORLINE, *arguments, "--json"], **how)
+        return self.guest.begin([*_MOORLINE, *arguments, "--json"], folder=self.local, **how)
 
     def moorline(self, *arguments: str, **how: Any) -> dict[str, Any]:
         """The JSON of a moorline command that succeeds."""
@@ -64,6 +64,15 @@ class Machine:
     def requests(self) -> Counter[str]:
         """Requests that this machine's kernel sent to the server so far, by NFS operation."""
         return mount_requests(self.shell("cat /proc/self/mountstats"), self.share)
+
+    def cost(self, *arguments: str) -> Cost:
+        """What a moorline command that succeeds costs this machine, from cold caches."""
+        self.forget()
+        tests = str(Path(__file__).resolve().parent.parent)
+        environment = {"PYTHONPATH": tests}
+        command = [*_TRACING, self.share, *arguments]
+        spent = told(self.guest.run(command, environment=environment, folder=self.local))
+        return Cost({caller: Counter(requests) for caller, requests in spent.items()})
 
     def forget(self) -> None:
         """Drop every cache that may be dropped: what follows is a first look at the share."""
@@ -91,15 +100,34 @@ def mount_requests(mountstats: str, mount: str) -> Counter[str]:
     return +found
 
 
-def total(requests: Counter[str]) -> int:
-    """What the operations of a step cost: all requests but the session's own upkeep."""
-    return sum(number for name, number in requests.items() if name not in _UPKEEP)
+@dataclass(frozen=True)
+class Cost:
+    """NFS requests by the function of moorline that caused them."""
+
+    spent: dict[str, Counter[str]]
+
+    @property
+    def requests(self) -> Counter[str]:
+        """By NFS operation, without the upkeep of the session."""
+        found: Counter[str] = Counter()
+        for requests in self.spent.values():
+            found.update(requests)
+        return Counter({name: number for name, number in found.items() if name not in _UPKEEP})
+
+    @property
+    def total(self) -> int:
+        return self.requests.total()
+
+    def __str__(self) -> str:
+        """For messages: by operation, then by caller, the dearest first."""
+        lines = [f"{self.total} requests: {_listed(self.requests)}"]
+        for caller, requests in sorted(self.spent.items(), key=lambda item: -item[1].total()):
+            lines.append(f"{requests.total():6} {caller}: {_listed(requests)}")
+        return "\n".join(lines)
 
 
-def shown(requests: Counter[str], *, but: Sequence[str] = ()) -> str:
-    """For messages: the total, and each operation with its number, the most frequent first."""
-    parts = [f"{name} {number}" for name, number in requests.most_common() if name not in but]
-    return f"{total(requests)} requests: {', '.join(parts)}"
+def _listed(requests: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in requests.most_common())
 
 
 _UPKEEP = frozenset({"SEQUENCE", "EXCHANGE_ID", "CREATE_SESSION", "RENEW", "RECLAIM_COMPLETE"})

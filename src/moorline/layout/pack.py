@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Optional
 
-from moorline.disk import Descent, Disk, read_file, write_file, written
+from moorline.disk import DAMAGE, Descent, Disk, read_file, write_file, written
 from moorline.errors import Mismatch, Problem
 from moorline.layout import Base, Beat, Draft, Times, Written
 from moorline.manifest import Entry, Manifest
@@ -64,7 +64,7 @@ class Index:
         packs: dict[str, int] = {}
         places: dict[str, Place] = {}
         names: list[str] = []
-        for line in text[len(HEADER) : -1].split(b"\n"):
+        for line in text[len(HEADER) :].split(b"\n")[:-1]:
             content = _CONTENT.fullmatch(line)
             if content is not None:
                 digest, number, offset, length, proved = content.groups()
@@ -99,8 +99,13 @@ def _numbered(names: list[str], number: int) -> str:
 
 
 def read_index(disk: Disk, build: int) -> Index:
-    """The index of the build folder open as `build`. Raises Mismatch or OSError."""
-    return Index.parse(read_file(disk, b"index", build, most=MAX_INDEX_BYTES))
+    """The index of the build folder open as `build`. Raises Mismatch, also when there is none."""
+    try:
+        return Index.parse(read_file(disk, b"index", build, most=MAX_INDEX_BYTES))
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
+        raise Mismatch("the build's index is missing or no file.") from None
 
 
 class PackDraft:
@@ -253,7 +258,7 @@ def _base_index(disk: Disk, base: Optional[Base]) -> Index:
     if base is not None:
         try:
             return read_index(disk, base.folder)
-        except (FileNotFoundError, Mismatch):
+        except Mismatch:
             pass
     return Index({}, {})
 
@@ -292,8 +297,8 @@ class Packs:
             try:
                 fd, status = self.disk.open_file(token, self.directory)
                 self._open[token] = (fd, status.st_size)
-            except (FileNotFoundError, OSError) as error:
-                if error.errno == 5:
+            except OSError as error:
+                if error.errno not in DAMAGE:
                     raise
                 self._open[token] = (-1, -1)
         return self._open[token]
@@ -389,7 +394,7 @@ class PackReader:
     def verify(self, manifest: Manifest, progress: Progress) -> Verified:
         try:
             index = self.index
-        except (FileNotFoundError, Mismatch):
+        except Mismatch:
             return Verified((Problem(".", "the build's index is missing or damaged"),), 0, 0)
         damaged: dict[str, str] = {}
         places, size = [], {entry.digest: entry.size for entry in manifest.files}
@@ -411,7 +416,7 @@ class PackReader:
         problems = [
             Problem(e.shown, damaged[e.digest]) for e in manifest.files if e.digest in damaged
         ]
-        return Verified(tuple(problems), len(manifest.files), done)
+        return Verified(tuple(sorted(problems)), len(manifest.files), done)
 
     def repair(self, draft: Draft, verified: Verified) -> int:
         draft.write(no_progress)

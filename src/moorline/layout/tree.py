@@ -7,13 +7,12 @@ would reach the limit first), and neither is a file whose mode or time differs.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
 from typing import Optional
 
-from moorline.disk import Descent, Disk
+from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
 from moorline.layout import Base, Beat, Draft, Times, Written, base_sources
@@ -74,7 +73,9 @@ class TreeDraft:
             return None
         try:
             fd = self.disk.open_directory(b"tree", self.base.folder)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
             return None
         try:
             return Descent(self.disk, fd)
@@ -92,7 +93,7 @@ class TreeDraft:
             at = old.enter(directory or b".")
             status = self.disk.stat(name, at)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno not in DAMAGE:
                 raise
             return False
         if not same_file(status, entry, self.times[entry.path]):
@@ -136,7 +137,7 @@ class TreeReader:
         try:
             fd, _ = self.disk.open_file(name, descent.enter(directory or b"."))
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
+            if error.errno not in DAMAGE:
                 raise
             raise Mismatch(
                 f"the store's copy of {entry.shown} is missing or no file. "
@@ -157,8 +158,11 @@ class TreeReader:
     def verify(self, manifest: Manifest, progress: Progress) -> Verified:
         try:
             root = self.disk.open_directory(b"tree", self.build)
-        except FileNotFoundError:
-            return Verified((Problem(".", "the tree is missing"),), 0, 0)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            missing = [Problem(entry.shown, "missing") for entry in manifest.entries[1:]]
+            return Verified((Problem(".", "the tree is missing"), *sorted(missing)), 0, 0)
         try:
             return verify(self.disk, root, manifest, progress)
         finally:
@@ -169,7 +173,7 @@ class TreeReader:
         served, so no other path may blink."""
         bad = {problem.path for problem in verified.problems}
         if "." in bad:
-            _missing_root(self.disk, self.build)
+            _missing_root(self.disk, self.build, draft.staging)
         mend = _Mend(self.disk, self.build, draft)
         try:
             for entry in draft.source.manifest.entries:
@@ -184,8 +188,14 @@ class TreeReader:
         return len(bad)
 
 
-def _missing_root(disk: Disk, build: int) -> None:
-    with contextlib.suppress(FileExistsError):
+def _missing_root(disk: Disk, build: int, staging: int) -> None:
+    try:
+        os.close(disk.open_directory(b"tree", build))
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            disk.rename(b"tree", b"moved.tree", build, staging)
+        elif error.errno != errno.ENOENT:
+            raise
         disk.make_directory(b"tree", 0o755, build)
 
 

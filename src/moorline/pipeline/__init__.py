@@ -1,1 +1,1 @@
-"""From a source to its stages, in CodePipeline's words. So far: the classic way, to compare with."""
+"""From a source to its stages, in CodePipeline's words; the classic way, to compare with."""

@@ -1,0 +1,12 @@
+"""Measure Moorline beside what people use today, in one run: `python -m benchmarks`.
+
+    trees        the builds that are published: generated, always the same for one seed
+    measuring    one program: seconds, bytes written, peak memory
+    scenario     the steps, and what a contender is
+    ours, peers, classic    the contenders
+    rounds       all contenders in alternation, several rounds
+    growth       what changes with the number of files, the changed part, and a week of builds
+    report, charts, goals   results -> docs/benchmarks.md and its charts
+
+benchmarks/README.md says how to run it and how to read what comes out.
+"""

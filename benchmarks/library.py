@@ -1,0 +1,122 @@
+"""One verb of Moorline's library, run as a program of its own: `library.py VERB {"option": ...}`.
+
+Only for benchmarks: it also does what no command does, such as forgetting targets so that a build
+may be removed, or switching a hundred times in a row.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from moorline import workflow
+from moorline.build import build_id
+from moorline.cleaning import clean, remove, store_time
+from moorline.config import Config, load_config
+from moorline.disk import Disk
+from moorline.store import open_store
+from moorline.target import open_target
+
+WEEK_S = 7 * 86_400
+
+
+def _config(store: str | None = None, target: str | None = None) -> Config:
+    return load_config(flags={"store": store, "target": target})
+
+
+def init(*, store: str, layout: str) -> None:
+    workflow.init(store, app="benchmark", layout=layout, folder=str(Path(store).parent))
+
+
+def publish(*, source: str, store: str, id: str, bundle: str | None = None) -> None:
+    workflow.publish(source, config=_config(store), id=id, bundle=bundle)
+
+
+def deploy(*, what: str, store: str, target: str, mode: str) -> None:
+    workflow.deploy(what, config=_config(store, target), target=target, mode=mode)
+
+
+def rollback(*, target: str) -> None:
+    workflow.rollback(config=_config(target=target), target=target)
+
+
+def verify(*, id: str, store: str) -> None:
+    if not all(result.ok for result in workflow.verify(config=_config(store), id=id)):
+        raise SystemExit("the build is damaged")
+
+
+def forget(*, store: str) -> None:
+    """No target needs any build from now on."""
+    for record in (Path(store) / "ledger/targets").glob("*.json"):
+        record.unlink()
+
+
+def remove_build(*, store: str, id: str) -> None:
+    """All of it at once: into the trash, and out of it as if the grace period had passed."""
+    with open_store(Disk(), store) as opened:
+        remove(opened, build_id(id), "benchmark")
+        clean(opened, store_time(opened) + WEEK_S)
+
+
+def switch(*, target: str, times: int) -> None:
+    """Milliseconds of each of `times` switches, there and back between two releases."""
+    lasted = []
+    with open_target(Disk(), target) as opened, opened.lock():
+        here = opened.current()
+        other = next(row.place for row in reversed(opened.history()) if row.place != here)
+        for number in range(times * 2):
+            started = time.perf_counter()
+            opened.switch(here if number % 2 else other)
+            lasted.append((time.perf_counter() - started) * 1000)
+    print(json.dumps(lasted))
+
+
+def week(*, site: str, store: str, builds: int, edits: list[str], added: str) -> None:
+    """Publish `site` again and again, one page edited each time; one line of JSON for each."""
+    root, config = Path(site), _config(store)
+    for number in range(builds + 1):
+        if number:
+            _edit(root, edits, added, number)
+        before = _written_bytes()
+        result = workflow.publish(site, config=config, id=f"b{number:04}")
+        packs = len(list((Path(store) / "packs").iterdir()))
+        line = {
+            "seconds": result.seconds, "written_bytes": _written_bytes() - before,
+            "new_bytes": result.new_bytes, "packs": packs, "site_bytes": result.bytes,
+        }  # fmt: skip
+        print(json.dumps(line), flush=True)
+
+
+def _edit(root: Path, edits: list[str], added: str, number: int) -> None:
+    """Another page each time; every tenth time an image is added."""
+    for name in edits[number % (len(edits) // 2) * 2 :][:2]:
+        path = root / name
+        path.write_bytes(path.read_bytes()[:-40] + f"edited for build {number}\n".encode())
+    if number % 10 == 0:
+        content = Path(root / added).read_bytes()
+        (root / f"{added}.{number}.png").write_bytes(content[:-8] + number.to_bytes(8, "big"))
+
+
+def _written_bytes() -> int:
+    text = Path("/proc/self/io").read_text()
+    return int(text.split("write_bytes: ", 1)[1].split()[0])
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "init": init, "publish": publish, "deploy": deploy, "rollback": rollback, "verify": verify,
+    "forget": forget, "remove": remove_build, "switch": switch, "week": week,
+}  # fmt: skip
+
+
+def main() -> None:
+    verb, options = sys.argv[1], json.loads(sys.argv[2])
+    arguments: dict[str, Any] = options
+    VERBS[verb](**arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Moorline itself: through its command, or through its library in a fresh interpreter.
+
+Both are a new process for each step. What the command costs more is its own start: click, rich and
+the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measuring import Command
+from benchmarks.peers import Alone
+from benchmarks.scenario import Contender, Site, Step, command, make_folder
+
+MOORLINE = Path(sys.executable).with_name("moorline")
+LIBRARY = Path(__file__).with_name("library.py")
+ALL_BYTES = "every byte that goes live"
+
+
+def library(verb: str, label: str = "", output: Path | None = None, **options: object) -> Command:
+    """One verb of the library in a new interpreter: see library.py."""
+    return Command((sys.executable, LIBRARY, verb, json.dumps(options)), label, output=output)
+
+
+@dataclass(frozen=True)
+class Ours(Alone):
+    """A store of one layout; `by` is "command" or "library"."""
+
+    layout: str
+    by: str = "command"
+
+    @property
+    def name(self) -> str:
+        return f"moorline {self.layout}" + (", library" if self.by == "library" else "")
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        return (str(MOORLINE),)
+
+    def steps(self, site: Site) -> Iterator[Step]:
+        store = site.store
+        init = library("init", store=str(store), layout=self.layout)
+        yield Step(
+            "first", (self._publish(site, site.a, "a"),), (init,), grows=store, proof="source"
+        )
+        yield Step("publish", (self._publish(site, site.b, "b"),), grows=store, proof="source")
+        yield self._copy("copy_new", site, site.target(1), ())
+        held = self._deploy(site, "a", site.target(2), "copy")
+        yield self._copy("copy", site, site.target(2), (held,))
+        yield Step("rollback", (self._rollback(site.target(2)),), proof=ALL_BYTES)
+        if self.layout == "tree":
+            yield self._link(site)
+        yield Step("verify", (self._verify(site),), proof="everything stored of B")
+        forget = library("forget", store=str(store))
+        remove = library("remove", store=str(store), id="a")
+        yield Step("remove", (remove,), (forget,), grows=store)
+
+    def _copy(self, key: str, site: Site, target: Path, prepare: tuple[Command, ...]) -> Step:
+        deploy = self._deploy(site, "b", target, "copy")
+        return Step(
+            key, (deploy,), prepare, grows=target, makes=target / "current", like=site.b,
+            proof=ALL_BYTES,
+        )  # fmt: skip
+
+    def _link(self, site: Site) -> Step:
+        target = site.target(3)
+        held = self._deploy(site, "a", target, "link")
+        deploy = self._deploy(site, "b", target, "link")
+        return Step(
+            "link", (deploy,), (held,), makes=target / "current", like=site.b, proof=ALL_BYTES
+        )
+
+    def _publish(self, site: Site, source: Path, id: str) -> Command:
+        options = {"store": str(site.store), "id": id, "bundle": str(site.work / f"{id}.zip")}
+        if self.by == "library":
+            return library("publish", source=str(source), **options)
+        return command(
+            MOORLINE, "publish", source, "--id", id, "--store", site.store,
+            "--bundle", options["bundle"],
+        )  # fmt: skip
+
+    def _deploy(self, site: Site, id: str, target: Path, mode: str) -> Command:
+        bundle = site.work / f"{id}.zip"
+        if self.by == "library":
+            return library(
+                "deploy", what=str(bundle), store=str(site.store), target=str(target), mode=mode
+            )
+        return command(
+            MOORLINE, "deploy", bundle, "--target", target, "--store", site.store, "--mode", mode
+        )
+
+    def _rollback(self, target: Path) -> Command:
+        if self.by == "library":
+            return library("rollback", target=str(target))
+        return command(MOORLINE, "rollback", "--target", target)
+
+    def _verify(self, site: Site) -> Command:
+        if self.by == "library":
+            return library("verify", id="b", store=str(site.store))
+        return command(MOORLINE, "verify", "b", "--store", site.store)
+
+
+def ours(*, by_library: bool = True) -> tuple[Contender, ...]:
+    ways = ("command", "library") if by_library else ("command",)
+    return tuple(Ours(layout, by) for by in ways for layout in ("pack", "tree"))

@@ -1,0 +1,66 @@
+"""What a rig needs of the machine that runs the tests.
+
+A program that is missing fails the test: `.ci/run` installs all of them. What no package can give
+(a feature of the kernel, rights of the user) skips the test, with its name.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PACKAGES = {
+    "linux.uml": "user-mode-linux",
+    "exportfs": "nfs-kernel-server",
+    "mount.nfs4": "nfs-common",
+    "modprobe": "kmod",
+    "ip": "iproute2",
+    "mkfs.ext4": "e2fsprogs",
+    "ganesha.nfsd": "nfs-ganesha",
+    "gcc": "gcc",
+    "fusermount3": "fuse3",
+}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def need_programs(*names: str) -> None:
+    missing = [name for name in names if shutil.which(name, path=_PATH) is None]
+    if missing:
+        packages = " ".join(PACKAGES[name] for name in missing)
+        pytest.fail(f"not installed: {', '.join(missing)}. Debian: apt-get install {packages}")
+
+
+def need_user_mode_linux() -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip(f"User-Mode Linux exists for x86-64 only, this is {platform.machine()}")
+    need_programs("linux.uml", "mount.nfs4", "modprobe", "ip")
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces, and a server that opens files by handle")
+
+
+def need_tun() -> None:
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as error:
+        pytest.skip(f"needs the kernel's tun device: /dev/net/tun: {error.strerror}")
+    done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs network namespaces: {done.stderr.strip()}")
+
+
+def need_fuse() -> None:
+    need_programs("fusermount3")
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        pytest.skip(f"needs FUSE in the kernel: /dev/fuse: {error.strerror}")
+    if not Path("/etc/mtab").exists():
+        pytest.fail("/etc/mtab is missing: ln -s /proc/self/mounts /etc/mtab")
