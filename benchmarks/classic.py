@@ -143,9 +143,7 @@ class Classic:
             commands.append(command("rm", "-rf", www, label="remove"))
         commands.append(command("cp", "-a", archive, www, label="copy"))
         prepare = (command("rm", "-rf", archive), *serving)
-        return Step(
-            key, tuple(commands), prepare, grows=target, makes=www, like=like, proof="CRC"
-        )
+        return Step(key, tuple(commands), prepare, grows=target, makes=www, like=like, proof="CRC")
 
 
 def add_npm_programs(folder: Path) -> None:

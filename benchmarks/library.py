@@ -24,6 +24,12 @@ from moorline.target import open_target
 WEEK_S = 7 * 86_400
 
 
+def tell(value: object) -> None:
+    """One line of JSON for whoever started this."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
 def _config(store: str | None = None, target: str | None = None) -> Config:
     return load_config(flags={"store": store, "target": target})
 
@@ -72,7 +78,7 @@ def switch(*, target: str, times: int) -> None:
             started = time.perf_counter()
             opened.switch(here if number % 2 else other)
             lasted.append((time.perf_counter() - started) * 1000)
-    print(json.dumps(lasted))
+    tell(lasted)
 
 
 def week(*, site: str, store: str, builds: int, edits: list[str], added: str) -> None:
@@ -88,7 +94,7 @@ def week(*, site: str, store: str, builds: int, edits: list[str], added: str) ->
             "seconds": result.seconds, "written_bytes": _written_bytes() - before,
             "new_bytes": result.new_bytes, "packs": packs, "site_bytes": result.bytes,
         }  # fmt: skip
-        print(json.dumps(line), flush=True)
+        tell(line)
 
 
 def _edit(root: Path, edits: list[str], added: str, number: int) -> None:

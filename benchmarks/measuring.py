@@ -98,9 +98,7 @@ def measure(command: Command, work: Path, environment: Mapping[str, str]) -> Mea
     )  # fmt: skip
 
 
-def _start(
-    command: Command, work: Path, environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
+def _start(command: Command, work: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     variables = {**environment, **(command.variables or {})}
     with (
         (work / "log").open("wb") as log,

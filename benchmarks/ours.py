@@ -14,16 +14,16 @@ from pathlib import Path
 
 from benchmarks.measuring import Command
 from benchmarks.peers import Alone
-from benchmarks.scenario import Contender, Site, Step, command, make_folder
+from benchmarks.scenario import Contender, Site, Step, command
 
 MOORLINE = Path(sys.executable).with_name("moorline")
 LIBRARY = Path(__file__).with_name("library.py")
 ALL_BYTES = "every byte that goes live"
 
 
-def library(verb: str, label: str = "", output: Path | None = None, **options: object) -> Command:
+def library(verb: str, **options: object) -> Command:
     """One verb of the library in a new interpreter: see library.py."""
-    return Command((sys.executable, LIBRARY, verb, json.dumps(options)), label, output=output)
+    return Command((sys.executable, LIBRARY, verb, json.dumps(options)))
 
 
 @dataclass(frozen=True)

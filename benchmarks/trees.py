@@ -16,10 +16,11 @@ from pathlib import Path
 
 OLD_S, NEW_S = 1_700_000_000, 1_700_086_400  # of A's files, and of what B changed
 _DICTIONARY = (
-    "anchor bollard buoy cable channel current deck dock draught fender galley harbour hawser "
-    "helm hull jetty keel lantern line mast mooring pier pilot port quay rope rudder sail shore "
-    "signal slip stern tide tow vessel wake watch water wharf wind"
-).split()
+    "anchor", "bollard", "buoy", "cable", "channel", "current", "deck", "dock", "draught", "fender",
+    "galley", "harbour", "hawser", "helm", "hull", "jetty", "keel", "lantern", "line", "mast",
+    "mooring", "pier", "pilot", "port", "quay", "rope", "rudder", "sail", "shore", "signal", "slip",
+    "stern", "tide", "tow", "vessel", "wake", "watch", "water", "wharf", "wind",
+)  # fmt: skip
 
 
 @cache

@@ -229,7 +229,7 @@ def test_problems_follow_the_message_fifty_of_them(monkeypatch: pytest.MonkeyPat
 def test_deploy_hands_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(workflow, "deploy", recording(calls))
-    line = """deploy out.zip --target /srv/shop --mode link --stage PROD --trust-store --dry-run
+    line = """deploy out.zip --target /srv/shop --mode link --stage PROD --dry-run
               --check "./bin/smoke 'two words'" --check http://localhost/ --store /mnt/s"""
 
     assert run(*shlex.split(line)).exit_code == 4
@@ -238,7 +238,7 @@ def test_deploy_hands_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call["arguments"] == ("out.zip",)
     assert call["checks"] == (Hook(run=("./bin/smoke", "two words")), Hook(url="http://localhost/"))
     assert (call["target"], call["mode"], call["stage"]) == ("/srv/shop", "link", "PROD")
-    assert (call["trust_store"], call["dry_run"]) == (True, True)
+    assert call["dry_run"] is True
     assert call["config"].store == "/mnt/s"
 
 

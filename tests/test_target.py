@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import CountingDisk, FailingDisk, StoppingDisk, Stopped
+from fakes import CountingDisk, FailingDisk, Stopped, StoppingDisk
 from moorline.build import BuildId, Release
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, Unsafe

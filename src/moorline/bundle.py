@@ -5,7 +5,7 @@
     build.json    {"moorline": "<format> <id> <digest> <manifest bytes> <settings digest>"}
 
 A bundle is a folder, or a zip of at most 1,000 bytes, of which the zip format takes 310 and the
-digests, a long id and a long path up to 280, because they do not compress. So every byte counts:
+digests, a long id and a long path up to 240, because they do not compress. So every byte counts:
 build.json has one text instead of five names, and the agent's digest stands in deploy.sh only.
 
 Whoever can write the bundle decides what goes live; all the same, reading one is careful.
@@ -64,7 +64,7 @@ def bundle_files(bundle: Bundle, *, store: str, root: str) -> dict[str, bytes]:
     may hold the agent already, or "". Raises ConfigError for a path that deploy.sh cannot hold.
 
     What does not fit into 1,000 bytes is left out of deploy.sh, the least needed first: its own
-    words on a failure (those of cp and sha256sum remain), then the look at the target's own copy.
+    words on a failure (those of head and sha256sum remain), then the look at the target's own copy.
     """
     store = checked_path(store, "the store's path on the targets")
     root = checked_path(root, "the target root") if root else ""

@@ -149,12 +149,11 @@ def publish(
 @click.option("--check", "checks", metavar="CMD", multiple=True,
               help="One more check: a program and its words, or a URL. Repeatable.")  # fmt: skip
 @stage_option
-@trust_option
 @store_option
 @dry_run_option
 def deploy(
     run: Invocation, what: str, target: str | None, mode: str | None, checks: tuple[str, ...],
-    stage: str, trust_store: bool, store: str | None, dry_run: bool,
+    stage: str, store: str | None, dry_run: bool,
 ) -> Outcome:  # fmt: skip
     """Make a build live on a target: verify, place, switch, check.
 
@@ -170,7 +169,7 @@ def deploy(
     config = run.config(target=target, store=store)
     result = workflow.deploy(
         what, config=config, target=config.target or None, mode=mode,
-        checks=tuple(map(_check, checks)), stage=stage, trust_store=trust_store,
+        checks=tuple(map(_check, checks)), stage=stage,
         progress=run.progress, dry_run=dry_run,
     )  # fmt: skip
     return output.deployed(result, dry_run=dry_run)

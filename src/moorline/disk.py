@@ -33,7 +33,7 @@ _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 _NO_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ENOSYS}
 
 DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG})
-"""What opening or reading a name says that is missing, of another kind, or larger than it may be."""
+"""Errors for a name that is missing, of another kind than it should be, or larger."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -233,10 +233,10 @@ class GoLive:
 
     def _settings_of(self, old: Release) -> Settings:
         """What `old` was deployed with, as a rollback to it would use; else what we have."""
-        try:
-            return kept_settings(self.target, old).for_group(old.stage)
-        except Error:
-            return self.settings
+        with contextlib.suppress(Error):
+            if old.settings:
+                return kept_settings(self.target, old).for_group(old.stage)
+        return self.settings
 
 
 def _failure(error: BaseException) -> Error:

@@ -152,26 +152,35 @@ def _watch(child: subprocess.Popen[bytes], timeout_s: int) -> str:
     os.set_blocking(output.fileno(), False)
     with selectors.DefaultSelector() as selector, output:
         selector.register(output, selectors.EVENT_READ)
-        open_ = True
-        while child.poll() is None and time.monotonic() < deadline:
-            if not open_:
-                time.sleep(0.01)
-            elif selector.select(0.05):
-                data = os.read(output.fileno(), 1 << 16)
-                open_ = bool(data)
-                tail = (tail + data)[-TAIL_BYTES:]
+        open_, late = True, True
+        try:
+            while child.poll() is None and time.monotonic() < deadline:
                 if not open_:
-                    selector.unregister(output)
-        late = child.poll() is None
-        if late:
-            _end_group(child)
+                    time.sleep(0.01)
+                elif selector.select(0.05):
+                    data = os.read(output.fileno(), 1 << 16)
+                    open_ = bool(data)
+                    tail = (tail + data)[-TAIL_BYTES:]
+                    if not open_:
+                        selector.unregister(output)
+            late = child.poll() is None
+        finally:  # interrupted or late, nothing of the hook goes on
+            if late:
+                _end_group(child)
         tail = (tail + _rest(output.fileno()))[-TAIL_BYTES:]
     said = _text(tail)
     if late:
         return f"did not end within {timeout_s} s{said}"
     if child.returncode < 0:
-        return f"was killed by {signal.Signals(-child.returncode).name}{said}"
+        return f"was killed by {_signal_name(-child.returncode)}{said}"
     return f"ended with {child.returncode}{said}" if child.returncode else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
 
 
 def _rest(fd: int) -> bytes:
@@ -189,14 +198,13 @@ def _rest(fd: int) -> bytes:
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """Ask the program and all that it started to end, then make them: one that ignores SIGTERM must
+    not outlive the first."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(TERMINATE_S)
-            return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def _text(tail: bytes) -> str:
@@ -209,6 +217,7 @@ def _text(tail: bytes) -> str:
 
 def _ask(hook: Hook) -> str:
     """Empty when the address answers 2xx, with the wanted text if there is one."""
+    deadline = time.monotonic() + hook.timeout_s
     address = urllib.parse.urlsplit(hook.url)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     path = urllib.parse.urlunsplit(("", "", address.path or "/", address.query, ""))
@@ -217,7 +226,7 @@ def _ask(hook: Hook) -> str:
         connection = kind(address.hostname or "", address.port, timeout=hook.timeout_s)
         connection.request("GET", path, headers={"User-Agent": "moorline", "Connection": "close"})
         answer = connection.getresponse()
-        body = answer.read(ANSWER_BYTES)
+        body = _body(answer, deadline)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"no answer: {error}"
     finally:
@@ -228,3 +237,17 @@ def _ask(hook: Hook) -> str:
     if hook.contains and hook.contains.encode() not in body:
         return f"answered without the text {hook.contains!r}"
     return ""
+
+
+def _body(answer: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The beginning of an answer. Each piece has its time limit; so have all of them together, or
+    an address that streams would be read for ever."""
+    data = b""
+    while len(data) < ANSWER_BYTES:
+        piece = answer.read1(1 << 16)
+        if not piece:
+            break
+        data += piece
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer did not end in time")
+    return data

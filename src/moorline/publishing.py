@@ -94,12 +94,16 @@ class Publisher:
         name = f"{id}.{token}"
         with self.store.folder(b"incoming") as incoming:
             self.disk.make_directory(name, 0o755, incoming)
-            folder = self.disk.open_directory(name, incoming)
-        try:
-            alive = self.disk.create(b"alive", 0o644, folder)
-        except BaseException:
-            os.close(folder)
-            raise
+            folder = -1
+            try:
+                folder = self.disk.open_directory(name, incoming)
+                alive = self.disk.create(b"alive", 0o644, folder)
+            except BaseException:
+                if folder >= 0:
+                    os.close(folder)
+                with contextlib.suppress(OSError):
+                    self.disk.remove_directory(name, incoming)
+                raise
         return Reservation(id, token, folder, alive, int(os.fstat(alive).st_mtime))
 
     def _beat(self, reservation: Reservation) -> Beat:
@@ -287,7 +291,7 @@ class Publisher:
 def _build(
     id: BuildId, source: Source, sequence: int, token: str, created: int, revision: str, tool: str
 ) -> Build:
-    return Build(
+    build = Build(
         id=id,
         digest=source.manifest.digest,
         manifest_bytes=len(source.manifest.text),
@@ -299,6 +303,7 @@ def _build(
         revision=revision,
         tool=tool,
     )
+    return Build.parse(build.text(), "build.json")  # nothing is published that nobody can read
 
 
 def _refuse_other_content(id: BuildId, digest: str, source: Source) -> None:

@@ -126,14 +126,16 @@ def from_ledger(
     digest, manifest_bytes, app, store_id = guarded(
         disk, work, stall_s=SETTINGS_LIMIT_S, where=store, progress=no_progress
     )
+    settings = replace(settings, app=app, store_id=store_id)
     return Wanted(
         id=id,
         digest=digest,
         manifest_bytes=manifest_bytes,
         source="share",
         store=store,
-        settings=replace(settings.for_group(stage), app=app, store_id=store_id),
+        settings=settings.for_group(stage),
         mode=mode or settings.for_group(stage).mode,
+        settings_digest=settings.digest,
         stage=stage,
         reason=reason,
     )
@@ -142,7 +144,8 @@ def from_ledger(
 def from_history(
     target: Target, row: Release, *, store: str, stage: str = "", trust_store: bool = False
 ) -> Wanted:
-    """A release of this target, to go back to. Nothing of the share is touched.
+    """A release of this target, to go back to. Nothing of the share is touched. Without `store`
+    one that is served from the share is looked for where it was.
 
     Raises ConfigError when only the share ever vouched for it, on a target that had bundles.
     """
@@ -154,12 +157,13 @@ def from_history(
             live=target.live_id(),
         )
     settings = kept_settings(target, row)
+    linked_from = row.place[: -len(f"/builds/{row.id}/tree")] if row.mode == "link" else ""
     return Wanted(
         id=row.id,
         digest=row.digest,
         manifest_bytes=row.manifest_bytes,
         source=row.source,
-        store=store,
+        store=store or linked_from,
         settings=settings.for_group(stage or row.stage),
         mode=row.mode,
         settings_digest=row.settings,
@@ -170,6 +174,7 @@ def from_history(
 
 
 def kept_settings(target: Target, row: Release) -> Settings:
+    """What `row` was deployed with, from the target itself. Raises NotFound."""
     if not row.settings:
         return Settings()
     text: Optional[bytes] = target.kept(b"settings", f"{row.settings}.json")

@@ -22,7 +22,7 @@ from moorline.build import Build, BuildId, Pin, Release, TargetRecord, build_id
 from moorline.bundle import Bundle, bundle_files, read_bundle, write_bundle, zip_bytes
 from moorline.config import CONFIG_NAME, Config, new_config_text
 from moorline.disk import Disk, remove_tree, write_file
-from moorline.errors import ConfigError, NotFound, Problem, translated
+from moorline.errors import ConfigError, Mismatch, NotFound, Problem, translated
 from moorline.golive import GoLive
 from moorline.layout import Written
 from moorline.layout.pack import read_index
@@ -280,7 +280,7 @@ def unpin(id: str, *, config: Config, disk: Disk = DISK) -> int:
 
 def deploy(
     what: str, *, config: Config, target: str | None = None, mode: str | None = None,
-    checks: Sequence[Hook] = (), stage: str = "", trust_store: bool = False,
+    checks: Sequence[Hook] = (), stage: str = "",
     progress: Progress = no_progress, dry_run: bool = False, disk: Disk = DISK,
 ) -> DeployResult:  # fmt: skip
     """Make a build live on one target: `what` is a bundle (folder or zip) or a build id.
@@ -345,8 +345,9 @@ def verify(
         if target:
             return (_verify_target(disk, target, progress),)
         with _open(disk, config) as store:
-            ids = [build.id for build in store.builds()] if everything else [build_id(id or "")]
-            return tuple(_verify_build(store, one, progress) for one in ids)
+            if everything:
+                return tuple(_verify_any(store, one, progress) for one in sorted(store.ids()))
+            return (_verify_build(store, build_id(id or ""), progress),)
 
 
 # -- the steps ------------------------------------------------------------------------------------
@@ -504,6 +505,15 @@ def _verify_build(store: Store, id: BuildId, progress: Progress) -> VerifyResult
     with _build(store, id) as opened:
         found = opened.verify(opened.manifest(), progress)
         return _verified(id, found, opened.path, started)
+
+
+def _verify_any(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
+    """One of all builds: a damaged record or manifest is a finding, and the others go on."""
+    try:
+        return _verify_build(store, id, progress)
+    except (Mismatch, ConfigError) as error:
+        where = f"{store.path}/builds/{id}"
+        return VerifyResult(id, False, (Problem(".", error.message),), 0, 0, 0.0, where)
 
 
 def _verify_target(disk: Disk, root: str, progress: Progress) -> VerifyResult:

@@ -51,5 +51,6 @@ class SoloRig:
                 )
 
     def free_bytes(self) -> int:
-        """What is free on the server's disk."""
-        return int(self.guest.shell("stat -f -c '%f * %S' /mnt/export | xargs expr"))
+        """What can still be written on the server's disk."""
+        blocks, block_bytes = self.guest.shell("stat -f -c '%a %S' /mnt/export").split()
+        return int(blocks) * int(block_bytes)

@@ -6,7 +6,6 @@ minute. Each test warms the caches that would mislead it first.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,8 @@ def test_a_build_is_deployed_at_once_and_costs_what_changed(
     shop.publish("one", SITE)
     assert shop.deploy("one")["live"] == "one"
 
-    assert shop.publish("two", NEXT)["new_files"] == 2
+    empty = 1 if layout == "tree" else 0  # empty files are never linked
+    assert shop.publish("two", NEXT)["new_files"] == 2 + empty
     deployed = shop.deploy("two")
 
     assert (deployed["live"], deployed["previous"], deployed["pinned"]) == ("two", "one", True)
@@ -55,7 +55,6 @@ def test_a_build_is_waited_for_by_listing(solo: SoloRig, tmp_path: Path) -> None
     """A target that is asked before CI has finished, as a new instance may be."""
     shop = Shop(solo, tmp_path, wait_s=60)
     shop.publish("one", SITE)
-    bundle = json.loads(solo.a.shell(f"cat {shop.bundle('one')}/build.json"))
     store = shop.store(solo.a)
     solo.a.shell(f"mv {store}/builds/one {store}/incoming/one.held")
     waiting = shop.begin_deploy("one")
@@ -63,7 +62,7 @@ def test_a_build_is_waited_for_by_listing(solo: SoloRig, tmp_path: Path) -> None
 
     solo.a.shell(f"mv {store}/incoming/one.held {store}/builds/one")
 
-    assert told(waiting.wait())["live"] == bundle["id"]
+    assert told(waiting.wait())["live"] == "one"
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["folder-known", "folder-new"])

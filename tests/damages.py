@@ -1,0 +1,118 @@
+"""Everything that can be different about a directory: how to do it, and what `verify` says of it.
+
+All of them act on a directory made of `trees.SITE`, whose root has mode 755.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+def becomes(path: Path, make: Callable[[Path], object]) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    make(path)
+
+
+def swap_for_link(path: Path) -> None:
+    """An identical directory elsewhere, and a link to it."""
+    path.rename(path.parent.parent / "outside")
+    path.symlink_to("../outside")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
+    "extra file": (lambda s: (s / "img/x").touch(), {"img/x": "extra file"}),
+    "extra directory": (lambda s: (s / "x/y").mkdir(parents=True), {"x": "extra directory"}),
+    "extra link": (lambda s: (s / "x").symlink_to("img"), {"x": "extra link"}),
+    "extra FIFO": (lambda s: os.mkfifo(s / "x"), {"x": "extra file"}),
+    "extra odd name": (lambda s: (s / "new\nline").touch(), {"new%0Aline": "extra file"}),
+    "missing file": (lambda s: (s / "index.html").unlink(), {"index.html": "missing"}),
+    "missing link": (lambda s: (s / "img/logo.png").unlink(), {"img/logo.png": "missing"}),
+    "missing directory": (
+        lambda s: shutil.rmtree(s / "css"),
+        {"css": "missing", "css/empty.css": "missing", "css/site.css": "missing"},
+    ),
+    "changed byte": (
+        lambda s: (s / "index.html").write_bytes(b"<h1>oNe</h1>"),
+        {"index.html": "content differs"},
+    ),
+    "longer": (
+        lambda s: (s / "index.html").write_bytes(b"<h1>one</h1>!"),
+        {"index.html": "has more bytes, should be 12"},
+    ),
+    "no longer empty": (
+        lambda s: (s / "css/empty.css").write_bytes(b"!"),
+        {"css/empty.css": "has more bytes, should be 0"},
+    ),
+    "shorter": (
+        lambda s: (s / "index.html").write_bytes(b"<h1>one</h1"),
+        {"index.html": "has 11 bytes, should be 12"},
+    ),
+    "emptied": (
+        lambda s: (s / "img/a.png").write_bytes(b""),
+        {"img/a.png": "has 0 bytes, should be 2400"},
+    ),
+    "mode of a file": (
+        lambda s: (s / "index.html").chmod(0o664),
+        {"index.html": "mode is 664, should be 644"},
+    ),
+    "setuid": (
+        lambda s: (s / "bin/run").chmod(0o4755),
+        {"bin/run": "mode is 4755, should be 755"},
+    ),
+    "mode of a directory": (
+        lambda s: (s / "img").chmod(0o777),
+        {"img": "mode is 777, should be 755"},
+    ),
+    "sticky directory": (
+        lambda s: (s / "img").chmod(0o1755),
+        {"img": "mode is 1755, should be 755"},
+    ),
+    "mode of the root": (lambda s: s.chmod(0o700), {".": "mode is 700, should be 755"}),
+    "link target": (
+        lambda s: becomes(s / "img/logo.png", lambda p: p.symlink_to("b.png")),
+        {"img/logo.png": "leads to b.png, should be a.png"},
+    ),
+    "file to directory": (
+        lambda s: becomes(s / "index.html", Path.mkdir),
+        {"index.html": "is a directory, should be a file"},
+    ),
+    "file to link with the same content": (
+        lambda s: becomes(s / "img/a.png", lambda p: p.symlink_to("b.png")),
+        {"img/a.png": "is a link, should be a file"},
+    ),
+    "file to FIFO": (
+        lambda s: becomes(s / "index.html", os.mkfifo),
+        {"index.html": "is a special file, should be a file"},
+    ),
+    "link to file with the same content": (
+        lambda s: becomes(s / "img/logo.png", lambda p: p.write_bytes(b"\x89PNG" * 600)),
+        {"img/logo.png": "is a file, should be a link"},
+    ),
+    "link to directory": (
+        lambda s: becomes(s / "img/logo.png", Path.mkdir),
+        {"img/logo.png": "is a directory, should be a link"},
+    ),
+    "directory to file": (
+        lambda s: becomes(s / "spare", Path.touch),
+        {"spare": "is a file, should be a directory"},
+    ),
+    "directory to FIFO": (
+        lambda s: becomes(s / "spare", os.mkfifo),
+        {"spare": "is a special file, should be a directory"},
+    ),
+    "directory to a link to an identical one": (
+        lambda s: swap_for_link(s / "img"),
+        {
+            "img": "is a link, should be a directory",
+            "img/a.png": "missing",
+            "img/b.png": "missing",
+            "img/logo.png": "missing",
+        },
+    ),
+}

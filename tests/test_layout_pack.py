@@ -1,0 +1,414 @@
+"""Layout pack: few large files, an index that nobody trusts, and proofs that grow old."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from damages import becomes
+from fakes import CountingDisk
+from moorline.build import build_id
+from moorline.disk import Disk
+from moorline.errors import Mismatch
+from moorline.layout import pack as pack_module
+from moorline.layout.pack import HEADER, REVERIFY_S, Index, Packs, Place
+from moorline.packing import MOST_PACKS, RATIO
+from moorline.store import open_store
+from stores import content, leftovers, make_store, packs, problems, publish
+from trees import SITE, Content, write_tree
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_lost() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def index_of(store: Path, id: str) -> Index:
+    return Index.parse((store / "builds" / id / "index").read_bytes())
+
+
+def put_index(store: Path, id: str, index: Index) -> None:
+    (store / "builds" / id / "index").write_bytes(index.text)
+
+
+# -- the index --------------------------------------------------------------------------------------
+
+tokens = st.binary(min_size=8, max_size=8).map(bytes.hex)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+
+
+@st.composite
+def indexes(draw: st.DrawFn) -> Index:
+    sizes = draw(st.dictionaries(tokens, st.integers(1, 10**12), max_size=4))
+    places = {}
+    for digest in draw(st.lists(digests, max_size=6, unique=True)):
+        token = draw(st.sampled_from(["", *sizes]))
+        offset = draw(st.integers(0, sizes[token])) if token else 0
+        length = draw(st.integers(0, sizes[token] - offset)) if token else 0
+        places[digest] = Place(token, offset, length, draw(st.integers(0, 10**11)))
+    return Index(sizes, places)
+
+
+@given(indexes())
+def test_an_index_comes_back_from_its_text(index: Index) -> None:
+    assert Index.parse(index.text) == index
+    assert list(Index.parse(index.text).packs) == list(index.packs)
+    assert index.text.isascii()
+
+
+def test_the_text_of_an_index(store: Path, site: Path) -> None:
+    publish(store, site, "1")
+    lines = (store / "builds/1/index").read_text().splitlines()
+    ((token, size),) = packs(store).items()
+    now = (store / "packs" / token).stat().st_mtime
+    assert lines[0] == "moorline-index 1"
+    assert lines[1][:2] != "- "
+    assert f"pack {token} {size}" in lines
+    empty = next(line for line in lines if line.startswith(EMPTY))
+    assert empty.split()[1:4] == ["-", "0", "0"]
+    picture = hashlib.sha256(b"\x89PNG" * 600).hexdigest()
+    digest, number, offset, length, proved = next(
+        line.split() for line in lines if line.startswith(picture)
+    )
+    with (store / "packs" / token).open("rb") as file:
+        file.seek(int(offset))
+        assert hashlib.sha256(file.read(int(length))).hexdigest() == digest
+    assert number == "0"
+    assert abs(int(proved) - now) < 5
+
+
+A, B = "a" * 64, "b" * 64
+PACK = b"pack 00000000000000aa 10\n"
+
+
+def line(pack: str, offset: int, length: int, digest: str = A) -> bytes:
+    return f"{digest} {pack} {offset} {length} 5\n".encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"moorline-index 2\n",
+        HEADER[:-1],
+        HEADER + PACK[:-1],
+        HEADER + b"\n",
+        HEADER + PACK + b"garbage\n",
+        HEADER + PACK + line("0", 0, 11),
+        HEADER + PACK + line("0", 10, 1),
+        HEADER + PACK + line("0", 5, 10**17),
+        HEADER + PACK + line("1", 0, 1),
+        HEADER + line("0", 0, 1) + PACK,
+        HEADER + line("-", 0, 1),
+        HEADER + line("-", 1, 0),
+        HEADER + PACK + line("-1", 0, 1),
+        HEADER + PACK + line("0", -1, 1),
+        HEADER + PACK + line("0", 0, 1).replace(A.encode(), A.upper().encode()),
+        HEADER + b"pack ../../../../etc 10\n",
+        HEADER + b"pack 00000000000000AA 10\n",
+        HEADER + PACK.replace(b"\n", b"\r\n"),
+    ],
+)
+def test_an_index_that_is_none_or_points_outside_is_refused(text: bytes) -> None:
+    with pytest.raises(Mismatch, match="the build's index"):
+        Index.parse(text)
+
+
+def test_the_index_of_the_last_test_is_good() -> None:
+    good = HEADER + PACK + line("0", 0, 10) + line("-", 0, 0, B)
+    assert Index.parse(good) == Index(
+        {"00000000000000aa": 10},
+        {A: Place("00000000000000aa", 0, 10, 5), B: Place("", 0, 0, 5)},
+    )
+    assert Index.parse(HEADER) == Index({}, {})
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_an_index_or_a_mismatch(raw: bytes) -> None:
+    for text in (raw, HEADER + raw, HEADER + PACK + raw + b"\n"):
+        try:
+            Index.parse(text)
+        except Mismatch:
+            continue
+
+
+INDEX_DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda p: p.write_bytes(b""),
+    "cut": lambda p: os.truncate(p, p.stat().st_size - 1),
+    "garbage": lambda p: p.write_bytes(p.read_bytes() + b"x\n"),
+    "without contents": lambda p: p.write_bytes(HEADER),
+    "a directory": lambda p: becomes(p, Path.mkdir),
+    "a link": lambda p: becomes(p, lambda q: q.symlink_to("../2/index")),
+    "a FIFO": lambda p: becomes(p, os.mkfifo),
+}
+
+
+@pytest.mark.parametrize("damage", list(INDEX_DAMAGES))
+def test_a_damaged_index_is_found_and_mended(store: Path, site: Path, damage: str) -> None:
+    publish(store, site, "1")
+    good = content(store, "1")
+    INDEX_DAMAGES[damage](store / "builds/1/index")
+    assert problems(store, "1")
+    with open_store(Disk(), store) as opened, opened.open_build(build_id("1")) as build:
+        with pytest.raises(Mismatch):
+            list(build.reader().contents(build.manifest().files))
+    if damage == "a directory":
+        (store / "builds/1/index").rmdir()
+    assert publish(store, site, "1").written.repaired
+    assert problems(store, "1") == ()
+    assert content(store, "1") == good
+    assert leftovers(store) == []
+
+
+@pytest.mark.parametrize("damage", list(INDEX_DAMAGES))
+def test_a_build_after_one_with_a_damaged_index_is_whole(
+    store: Path, site: Path, damage: str
+) -> None:
+    publish(store, site, "1")
+    INDEX_DAMAGES[damage](store / "builds/1/index")
+    publish(store, write_tree(site, {"index.html": b"two"}), "2")
+    assert problems(store, "2") == ()
+
+
+def test_an_index_that_points_at_other_bytes_is_found_and_mended(store: Path, site: Path) -> None:
+    publish(store, write_tree(site, {"a": b"aaaa", "b": b"bbbb"}), "1")
+    index = index_of(store, "1")
+    a, b = (hashlib.sha256(data).hexdigest() for data in (b"aaaa", b"bbbb"))
+    index.places[a], index.places[b] = index.places[b], index.places[a]
+    put_index(store, "1", index)
+    assert [p.path for p in problems(store, "1")] == ["a", "b"]
+    assert all("is damaged here" in p.problem for p in problems(store, "1"))
+    publish(store, site, "1")
+    assert problems(store, "1") == ()
+
+
+def test_an_index_that_claims_more_than_its_pack_holds(store: Path, site: Path) -> None:
+    publish(store, site, "1")
+    index = index_of(store, "1")
+    (token,) = index.packs
+    index.packs[token] += 1000
+    digest = hashlib.sha256(b"<h1>one</h1>").hexdigest()
+    index.places[digest] = index.places[digest]._replace(offset=index.packs[token] - 12)
+    put_index(store, "1", index)
+    assert [p.path for p in problems(store, "1")] == ["index.html"]
+    publish(store, site, "2")
+    assert problems(store, "2") == ()
+
+
+# -- packs ------------------------------------------------------------------------------------------
+
+
+def test_a_publish_writes_one_pack_and_changes_none(store: Path, site: Path) -> None:
+    chance = random.Random(5)
+    write_tree(site, {f"f{n}": chance.randbytes(2000) for n in range(60)})
+    seen: dict[str, bytes] = {}
+    for number in range(25):
+        write_tree(site, {f"f{chance.randrange(60)}": chance.randbytes(2000)})
+        publish(store, site, f"{number}")
+        found = {p.name: p.read_bytes() for p in (store / "packs").iterdir()}
+        assert len(found.keys() - seen.keys()) == 1
+        assert {token: found[token] for token in seen} == seen
+        seen = found
+        index, manifest_files = index_of(store, f"{number}"), content(store, f"{number}")
+        assert len(index.packs) <= MOST_PACKS
+        live = dict.fromkeys(index.packs, 0)
+        for place in index.places.values():
+            if place.pack:
+                live[place.pack] += place.length
+        assert all(live[token] * 2 >= size for token, size in index.packs.items())
+        assert len(manifest_files) == len(SITE) - 2 + 60
+    assert all(problems(store, f"{number}") == () for number in range(25))
+
+
+def test_equal_contents_lie_in_a_pack_once(store: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "s", {f"f{n}": b"x" * 1000 for n in range(50)})
+    published = publish(store, source, "1")
+    assert list(packs(store).values()) == [1000]
+    assert (published.written.new_files, published.written.new_bytes) == (50, 1000)
+
+
+def test_the_operations_of_a_publish_do_not_grow_with_the_files_that_stay(tmp_path: Path) -> None:
+    counts = []
+    for number in (RATIO**2, 500):
+        store = make_store(tmp_path / f"store{number}")
+        spec: dict[str, Content] = {f"d{n % 9}/f{n}": b"%d" % n * 100 for n in range(number)}
+        source = write_tree(tmp_path / f"s{number}", spec)
+        publish(store, source, "1")
+        disk = CountingDisk()
+        publish(store, write_tree(source, {"d3/f3": b"new"}), "2", disk)
+        counts.append(disk.count)
+    assert counts[0] == counts[1] < 100
+
+
+def test_many_small_contents_are_read_in_few_large_pieces(store: Path, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "s", {f"f{n}": b"%d" % n for n in range(500)})
+    publish(store, source, "1")
+    disk = CountingDisk()
+    with open_store(disk, store) as opened, opened.open_build(build_id("1")) as build:
+        manifest = build.manifest()
+        before = disk.count
+        assert build.verify(manifest).problems == ()
+    assert disk.count - before < 10
+
+
+@given(st.data())
+def test_any_choice_of_contents_is_read_right(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Whatever gaps lie between them, whatever the sizes of reads, with places that overlap too."""
+    folder = tmp_path_factory.mktemp("packs")
+    (folder / "packs").mkdir()
+    raw = {f"{n:016x}": random.Random(n).randbytes(200) for n in range(2)}
+    for token, held in raw.items():
+        (folder / "packs" / token).write_bytes(held)
+    wanted = []
+    for number in range(data.draw(st.integers(0, 12))):
+        token = data.draw(st.sampled_from(sorted(raw)))
+        offset = data.draw(st.integers(0, 210))
+        length = data.draw(st.integers(0, 60))
+        wanted.append((Place(token, offset, length, 0), f"{number}"))
+    root = os.open(folder, os.O_RDONLY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_module, "READ_BYTES", data.draw(st.integers(1, 100)))
+        patch.setattr(pack_module, "GAP_BYTES", data.draw(st.integers(0, 50)))
+        with Packs(CountingDisk(), root) as opened:
+            found = {name: b"".join(chunks) for name, chunks in opened.contents(wanted)}
+    os.close(root)
+    shutil.rmtree(folder)
+    for (token, offset, length, _), name in wanted:
+        whole = raw[token][offset : offset + length]
+        assert found[name] == (whole if len(whole) == length else b"")
+
+
+def test_contents_far_apart_are_not_read_over(store: Path, tmp_path: Path) -> None:
+    large = os.urandom(3 << 20)
+    source = write_tree(tmp_path / "s", {"a": b"first", "b": large, "c": b"last"})
+    publish(store, source, "1")
+
+    class Weighing(Disk):
+        def __init__(self) -> None:
+            self.weight = 0
+
+        def read(self, fd: int, size: int, offset: int | None = None) -> bytes:
+            data = super().read(fd, size, offset)
+            self.weight += len(data)
+            return data
+
+    disk = Weighing()
+    with open_store(disk, store) as opened, opened.open_build(build_id("1")) as build:
+        wanted = [e for e in build.manifest().files if e.path != b"b"]
+        found = {e.shown: b"".join(c) for e, c in build.reader().contents(wanted)}
+    assert found == {"a": b"first", "c": b"last"}
+    assert disk.weight < 10_000
+
+
+# -- who may remove packs ---------------------------------------------------------------------------
+
+
+def test_packs_are_named_as_used_before_they_are_looked_at(store: Path, site: Path) -> None:
+    """Else somebody who removes packs could take one away between the look and the build."""
+    publish(store, write_tree(site, {"large": b"L" * 50_000}), "1")
+    (old,) = packs(store)
+
+    class Watching(CountingDisk):
+        def step(self, operation: str, path: str | bytes | os.PathLike[str]) -> None:
+            super().step(operation, path)
+            if os.fsdecode(path) == old:
+                (folder,) = (store / "incoming").iterdir()
+                seen.append((folder / "uses").read_text().split())
+
+    seen: list[list[str]] = []
+    publish(store, write_tree(site, {"index.html": b"two"}), "2", Watching())
+    (new,) = packs(store).keys() - {old}
+    assert seen
+    assert all(used == [new, old] for used in seen)
+    assert not (store / "builds/2/uses").exists()
+
+
+def test_a_pack_that_is_missing_is_written_anew(store: Path, site: Path) -> None:
+    publish(store, site, "1")
+    (old,) = packs(store)
+    (store / "packs" / old).unlink()
+    second = publish(store, write_tree(site, {"index.html": b"two"}), "2")
+    assert second.written.repaired > 0
+    assert old not in packs(store)
+    assert problems(store, "2") == ()
+
+
+# -- proofs grow old --------------------------------------------------------------------------------
+
+
+def aged(store: Path, id: str, seconds: int) -> None:
+    index = index_of(store, id)
+    older = {d: p._replace(proved=p.proved - seconds) for d, p in index.places.items()}
+    put_index(store, id, Index(index.packs, older))
+
+
+def damage(store: Path, data: bytes) -> None:
+    (token,) = packs(store)
+    path = store / "packs" / token
+    held = path.read_bytes()
+    assert data in held
+    path.write_bytes(held.replace(data, b"!" * len(data)))
+
+
+LARGE: dict[str, Content] = {"large": b"L" * 50_000, "index.html": b"<h1>one</h1>"}
+
+
+@pytest.mark.parametrize("seconds", [REVERIFY_S + 5, 400 * 86400, -3600])
+def test_a_stale_proof_is_renewed_by_reading(store: Path, site: Path, seconds: int) -> None:
+    """Older than a week, or from the future: neither is believed."""
+    write_tree(site, LARGE)
+    publish(store, site, "1")
+    aged(store, "1", seconds)
+    damage(store, b"<h1>one</h1>")
+    second = publish(store, write_tree(site, {"new": b"x"}), "2")
+    assert second.written.repaired == 1
+    assert problems(store, "2") == ()
+    assert [p.path for p in problems(store, "1")] == ["index.html"]
+    proved = {place.proved for place in index_of(store, "2").places.values()}
+    assert max(proved) - min(proved) == 0, "all of it was read, or written, just now"
+
+
+def test_a_fresh_proof_is_believed_and_kept(store: Path, site: Path) -> None:
+    """Else a publish would read the whole store. The damage is found when its week is over, and
+    by `verify` and by each deploy at once."""
+    write_tree(site, LARGE)
+    publish(store, site, "1")
+    aged(store, "1", REVERIFY_S - 60)
+    before = index_of(store, "1").places
+    damage(store, b"<h1>one</h1>")
+    second = publish(store, write_tree(site, {"new": b"x"}), "2")
+    assert second.written.repaired == 0
+    assert [p.path for p in problems(store, "2")] == ["index.html"]
+    after = index_of(store, "2").places
+    assert all(after[digest] == place for digest, place in before.items() if place.pack)
+    assert publish(store, site, "2").written.repaired == 1
+    assert problems(store, "2") == ()
+
+
+def test_a_content_that_moves_to_a_new_pack_is_proved_on_the_way(store: Path, site: Path) -> None:
+    """Folding reads the source, not the old pack: damage is not copied."""
+    publish(store, site, "1")
+    damage(store, b"<h1>one</h1>")
+    publish(store, write_tree(site, {"new": b"x" * 5000}), "2")
+    assert len(index_of(store, "2").packs) == 1
+    assert problems(store, "2") == ()
