@@ -1,4 +1,4 @@
-"""One verb of Moorline's library, run as a program of its own: `library.py VERB {"option": ...}`.
+"""One verb of Moorline's library, run as a program of its own: VERB {"option": ...}.
 
 Only for benchmarks: it also does what no command does, such as forgetting targets so that a build
 may be removed, or switching a hundred times in a row.
@@ -81,40 +81,9 @@ def switch(*, target: str, times: int) -> None:
     tell(lasted)
 
 
-def week(*, site: str, store: str, builds: int, edits: list[str], added: str) -> None:
-    """Publish `site` again and again, one page edited each time; one line of JSON for each."""
-    root, config = Path(site), _config(store)
-    for number in range(builds + 1):
-        if number:
-            _edit(root, edits, added, number)
-        before = _written_bytes()
-        result = workflow.publish(site, config=config, id=f"b{number:04}")
-        packs = len(list((Path(store) / "packs").iterdir()))
-        line = {
-            "seconds": result.seconds, "written_bytes": _written_bytes() - before,
-            "new_bytes": result.new_bytes, "packs": packs, "site_bytes": result.bytes,
-        }  # fmt: skip
-        tell(line)
-
-
-def _edit(root: Path, edits: list[str], added: str, number: int) -> None:
-    """Another page each time; every tenth time an image is added."""
-    for name in edits[number % (len(edits) // 2) * 2 :][:2]:
-        path = root / name
-        path.write_bytes(path.read_bytes()[:-40] + f"edited for build {number}\n".encode())
-    if number % 10 == 0:
-        content = Path(root / added).read_bytes()
-        (root / f"{added}.{number}.png").write_bytes(content[:-8] + number.to_bytes(8, "big"))
-
-
-def _written_bytes() -> int:
-    text = Path("/proc/self/io").read_text()
-    return int(text.split("write_bytes: ", 1)[1].split()[0])
-
-
 VERBS: dict[str, Callable[..., None]] = {
     "init": init, "publish": publish, "deploy": deploy, "rollback": rollback, "verify": verify,
-    "forget": forget, "remove": remove_build, "switch": switch, "week": week,
+    "forget": forget, "remove": remove_build, "switch": switch,
 }  # fmt: skip
 
 

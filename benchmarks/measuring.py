@@ -89,7 +89,7 @@ def measure(command: Command, work: Path, environment: Mapping[str, str]) -> Mea
     child = _start(command, work, environment)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     seconds = time.perf_counter() - started
-    written = _written_bytes(child.pid)  # of the dead child and all that it waited for
+    written = written_bytes(child.pid)  # of the dead child and all that it waited for
     usage, status = _wait(child)
     _check(command, work, status)
     cpu_s = usage.ru_utime + usage.ru_stime
@@ -123,7 +123,8 @@ def _check(command: Command, work: Path, status: int) -> None:
         raise Failed(f"{shown}\nended with {status}:\n{log}")
 
 
-def _written_bytes(pid: int) -> int:
+def written_bytes(pid: int | str) -> int:
+    """Of a process, living or dead, and of the children that it waited for."""
     try:
         text = Path(f"/proc/{pid}/io").read_text()
     except OSError:  # a kernel without I/O accounting

@@ -17,13 +17,18 @@ from benchmarks.peers import Alone
 from benchmarks.scenario import Contender, Site, Step, command
 
 MOORLINE = Path(sys.executable).with_name("moorline")
-LIBRARY = Path(__file__).with_name("library.py")
+ROOT = Path(__file__).resolve().parents[1]
 ALL_BYTES = "every byte that goes live"
 
 
 def library(verb: str, **options: object) -> Command:
-    """One verb of the library in a new interpreter: see library.py."""
-    return Command((sys.executable, LIBRARY, verb, json.dumps(options)))
+    """One verb of the library in a new interpreter."""
+    return own_program("benchmarks.library", verb, json.dumps(options))
+
+
+def own_program(module: str, *argv: str) -> Command:
+    """A module of this package as a program of its own."""
+    return Command((sys.executable, "-m", module, *argv), variables={"PYTHONPATH": str(ROOT)})
 
 
 @dataclass(frozen=True)

@@ -95,18 +95,23 @@ class Rsync(Alone):
 
 @dataclass(frozen=True)
 class Ostree(Alone):
-    """One repository on the share, one on each target. `--untrusted` hashes what is pulled: without
-    it a pull on one disk only makes hard links, which a share and a local disk cannot have."""
+    """One repository on the share, one on each target.
+
+    The target's is of another mode, and `--untrusted` hashes what is pulled: otherwise a pull on
+    one disk only makes hard links, which a share and a local disk cannot have between them.
+    """
 
     name: str = "ostree"
     programs: tuple[str, ...] = ("ostree",)
 
     def steps(self, site: Site) -> Iterator[Step]:
         store = site.store
-        make = [self._run(folder, "init", "--mode=bare") for folder in self._repositories(site)]
+        make = [self._run(store, "init", "--mode=bare")]
+        make += [self._run(self._repo(site.target(n)), "init", "--mode=bare-user") for n in (1, 2)]
+        folders = (store, *(self._repo(site.target(number)) for number in (1, 2)), site.target(3))
         yield Step(
             "first", (self._commit(site.a, store, OLD),),
-            (make_folder(*self._repositories(site), site.target(3)), *make),
+            (make_folder(*folders), *make),
             grows=store, proof="source",
         )  # fmt: skip
         yield Step("publish", (self._commit(site.b, store, NEW),), grows=store, proof="source")
@@ -134,8 +139,8 @@ class Ostree(Alone):
         prune = self._run(store, "prune", "--refs-only", label="prune")
         yield Step("remove", (forget, prune), grows=store)
 
-    def _repositories(self, site: Site) -> tuple[Path, ...]:
-        return (site.store, site.target(1) / "repo", site.target(2) / "repo")
+    def _repo(self, target: Path) -> Path:
+        return target / "repo"
 
     def _copy(self, key: str, site: Site, target: Path, prepare: tuple[Command, ...] = ()) -> Step:
         return Step(
@@ -144,10 +149,10 @@ class Ostree(Alone):
         )  # fmt: skip
 
     def _place(self, store: Path, target: Path, name: str) -> tuple[Command, ...]:
-        repo = target / "repo"
+        repo = self._repo(target)
         return (
             self._run(repo, "pull-local", "--untrusted", store, name, label="pull"),
-            self._run(repo, "checkout", "-H", name, target / name, label="checkout"),
+            self._run(repo, "checkout", "-U", "-H", name, target / name, label="checkout"),
             switch_to(target / name, target / "current"),
         )
 

@@ -150,10 +150,11 @@ def test_it_runs_the_agent_with_the_bundle_and_the_store(machine: Machine) -> No
     assert code == 0
     assert "the agent ran\n" in output
     called = machine.called
-    command, folder, store = called["argv"]
+    command, folder, store, *kept = called["argv"]
     assert (command, os.path.abspath(folder), store) == (
         "hook", str(machine.folder), str(machine.store)
     )  # fmt: skip
+    assert kept == [machine.root]  # where settings may be kept
     assert called["isolated"] == 1
     assert called["program"].startswith(str(machine.temporary))
     assert called["mode"] == 0o600

@@ -18,7 +18,7 @@ import pytest
 from moorline.bundle import NAMES, read_bundle
 from moorline.config import parse_config
 from moorline.disk import Disk
-from moorline.layout.pack import MOST_PACKS
+from moorline.packing import MOST_PACKS
 from moorline.settings import parse_host_policy
 from moorline.workflow import init
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = ROOT / "examples/codepipeline"
 PAGES = [ROOT / name for name in ("README.md", "DESIGN.md", "CHANGELOG.md", "docs/codepipeline.md")]
 
-# -- a reader for the YAML that a buildspec needs ---------------------------------------------------
+# -- a reader for the YAML that a buildspec needs --------------------------------------------------
 
 
 def read_yaml(text: str) -> Any:

@@ -115,7 +115,7 @@ def test_the_bounds_of_numbers_of_hooks(name: str, least: int, most: int) -> Non
         ("root", "/srv/a'b"),
         ("root", "/srv/a\n"),
         ("root", "/srv/caf\u00e9"),
-        ("root", "/" + "x" * 60),
+        ("root", "/" + "x" * 200),
         ("root", 5),
         ("store", "mnt"),
         ("store", "/mnt/`id`"),

@@ -2,7 +2,7 @@
 
 This file and what it imports are the agent's zipapp: standard library only, Python 3.9 language.
 
-    hook BUNDLE STORE [ROOT]   one of BeforeInstall, ApplicationStart, ValidateService, by the
+    hook BUNDLE STORE [TARGET] one of BeforeInstall, ApplicationStart, ValidateService, by the
                                variable LIFECYCLE_EVENT; what deploy.sh runs
     deploy BUNDLE STORE        all three at once, on a machine without CodeDeploy
     rollback [--to ID]         the previous good release live again; the share is not needed
@@ -109,13 +109,18 @@ def _hook(disk: Disk, options: argparse.Namespace) -> None:
             f"LIFECYCLE_EVENT is {event!r}: this script is for {', '.join(steps)} in appspec.yml."
         )
     bundle = read_bundle(disk, options.bundle)
-    wanted = _wanted(disk, bundle, options.store, "", os.environ)
+    wanted = _wanted(disk, bundle, options.store, "", os.environ, options.target)
     with open_target(disk, _root(wanted)) as target, target.lock():
         steps[event](GoLive(disk, target, wanted))
 
 
 def _wanted(
-    disk: Disk, bundle: Bundle, store: str, root: str, variables: Mapping[str, str]
+    disk: Disk,
+    bundle: Bundle,
+    store: str,
+    root: str,
+    variables: Mapping[str, str],
+    kept_at: str = "",
 ) -> Wanted:
     """The bundle's build as this host wants it: /etc/moorline.toml may name the store's path."""
     return from_bundle(
@@ -126,6 +131,7 @@ def _wanted(
         stage=variables.get("DEPLOYMENT_GROUP_NAME", ""),
         deployment=variables.get("DEPLOYMENT_ID", ""),
         variables={name: variables[name] for name in _PASSED_ON if name in variables},
+        kept_at=kept_at,
     )
 
 

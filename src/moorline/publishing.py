@@ -170,13 +170,16 @@ class Publisher:
     def _abandon(self, reservation: Reservation) -> None:
         """Take an unfinished publish away, as well as it goes; a cleaner does the rest."""
         with contextlib.suppress(OSError):
-            name = f"{reservation.name}.{reservation.started}.deleting"
-            with self.store.folder(b"incoming") as incoming, self.store.folder(b"trash") as trash:
-                self.disk.rename(reservation.name, name, incoming, trash)
-                remove_tree(self.disk, os.fsencode(name), trash)
+            self._throw_away(reservation)
             if self.store.layout == "pack":
                 with self.store.folder(b"packs") as packs:
                     self.disk.unlink(reservation.token, packs)
+
+    def _throw_away(self, reservation: Reservation) -> None:
+        name = f"{reservation.name}.{reservation.started}.deleting"
+        with self.store.folder(b"incoming") as incoming, self.store.folder(b"trash") as trash:
+            self.disk.rename(reservation.name, name, incoming, trash)
+            remove_tree(self.disk, os.fsencode(name), trash)
 
     def _complete(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:
         """The same build again: verify what is stored, and mend it from the source."""
@@ -253,13 +256,12 @@ class Publisher:
 
     def _leave(self, reservation: Reservation) -> None:
         """Remove the folder of a repair; a pack that it wrote is in use now."""
-        with contextlib.suppress(OSError):
-            name = f"{reservation.name}.{reservation.started}.deleting"
-            with self.store.folder(b"incoming") as incoming, self.store.folder(b"trash") as trash:
-                self.disk.rename(reservation.name, name, incoming, trash)
-                remove_tree(self.disk, os.fsencode(name), trash)
-        os.close(reservation.alive)
-        os.close(reservation.folder)
+        try:
+            with contextlib.suppress(OSError):
+                self._throw_away(reservation)
+        finally:
+            os.close(reservation.alive)
+            os.close(reservation.folder)
 
     def _take_ticket(self, reservation: Reservation, last: int) -> tuple[int, int]:
         """A sequence number that nobody else has, and a time later than all before it.

@@ -22,7 +22,7 @@ MODES = ("copy", "link")
 
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-_PATH = re.compile(r"/[A-Za-z0-9._/-]{1,59}")
+_PATH = re.compile(r"/[A-Za-z0-9._/-]{1,199}")
 # Of TOML's basic strings those that JSON reads in the same way.
 _STRING = r'"(?:[^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*"'
 _POLICY_LINE = re.compile(
@@ -151,10 +151,11 @@ def checked_app(name: str) -> str:
 
 
 def checked_path(path: str, where: str) -> str:
-    """A path that deploy.sh may hold as a literal: absolute, at most 60 safe characters."""
+    """A path that deploy.sh may hold as a literal: absolute, at most 200 safe characters. Up to 60
+    of them always fit into a bundle of 1,000 bytes; more may not."""
     if not _PATH.fullmatch(path) or ".." in path.split("/") or not path.strip("/"):
         raise ConfigError(
-            f"{where}: {path[:100]!r} must be an absolute path of at most 60 of the characters "
+            f"{where}: {path[:100]!r} must be an absolute path of at most 200 of the characters "
             "A-Z a-z 0-9 . _ / -, without '..'."
         )
     return path.rstrip("/")

@@ -60,14 +60,15 @@ def host_policy(disk: Disk) -> HostPolicy:
 
 def from_bundle(
     disk: Disk, bundle: Bundle, *, store: str, root: str = "", mode: str = "", stage: str = "",
-    deployment: str = "", variables: Mapping[str, str] | None = None,
+    deployment: str = "", variables: Mapping[str, str] | None = None, kept_at: str = "",
 ) -> Wanted:  # fmt: skip
     """The build that `bundle` pins, with the settings that it pins.
 
     `root` and `mode` win over the settings; `stage` selects a group's overrides. Settings that the
-    target keeps are used without asking the share. Raises ConfigError, NotFound, Mismatch.
+    target at `root` or `kept_at` keeps are used without asking the share. Raises ConfigError,
+    NotFound, Mismatch.
     """
-    settings = _settings(disk, bundle.settings, store, root).for_group(stage)
+    settings = _settings(disk, bundle.settings, store, root or kept_at).for_group(stage)
     return Wanted(
         id=bundle.id,
         digest=bundle.digest,

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from nfs import needs
+from nfs.pair import Rig
 from nfs.solo import SoloRig
 
 
@@ -19,4 +21,15 @@ def solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoloRig]:
     needs.need_user_mode_linux()
     needs.need_programs("exportfs", "mkfs.ext4")
     with SoloRig(tmp_path_factory.mktemp("solo")) as rig:
+        yield rig
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Two guests, a and b, and a server between them that can be made to fail."""
+    needs.need_root()
+    needs.need_tun()
+    needs.need_user_mode_linux()
+    needs.need_programs("ganesha.nfsd", "gcc")
+    with Rig(tmp_path_factory.mktemp("pair")) as rig:
         yield rig

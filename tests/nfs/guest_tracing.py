@@ -1,6 +1,6 @@
 """In a guest: run one moorline command and say which calls of it cost which NFS requests.
 
-    python -m nfs.guest_tracing MOUNT publish DIR --store ...    prints {caller: {operation: number}}
+    python -m nfs.guest_tracing MOUNT publish DIR ...      prints {caller: {operation: number}}
 
 A disk that reads the client's own counters before each operation and books what came since on the
 operation before. So whoever exceeds a budget reads where the requests come from.

@@ -111,5 +111,5 @@ class Shop:
         return ["publish", str(source), *bundle, *self.store_words(machine)]
 
     def deploy_words(self, id: str) -> list[str]:
-        machine = self.rig.b
-        return ["deploy", self.bundle(id), "--target", self.target(machine), *self.store_words(machine)]
+        target = ["--target", self.target(self.rig.b)]
+        return ["deploy", self.bundle(id), *target, *self.store_words(self.rig.b)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from nfs.machine import Cost
 from nfs.shop import Shop, Tree
 from nfs.solo import SoloRig

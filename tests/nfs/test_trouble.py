@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nfs.guest import Running
+
+from nfs.guest import Answer, Running
+from nfs.machine import told
 from nfs.shop import Shop
 from nfs.solo import SoloRig
 from trees import SITE
@@ -16,6 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("solo")]
 
 MB = 1 << 20
 LEFT = 12 * MB
+_DEPLOY = "'mai[n].. deploy '"  # a pattern that does not find the shell it is written in
 
 
 @pytest.fixture
@@ -49,36 +53,48 @@ def test_a_full_share_fails_a_publish_and_nothing_of_it_stays(
     assert shop.verify("two", on=full.b)["verify"][0]["ok"]
 
 
-def test_a_pack_that_vanishes_while_it_is_copied_leaves_the_old_release_live(
+def test_a_pack_that_is_removed_while_it_is_read_is_read_to_its_end(
     solo: SoloRig, tmp_path: Path
 ) -> None:
-    """Never remove what another machine may have open: this is what it would meet. The kernel's
-    server answers EBADF or ESTALE, and moorline says so and changes nothing."""
-    shop = Shop(solo, tmp_path)
-    shop.publish("one", SITE)
-    shop.deploy("one")
-    shop.publish("two", SITE | {f"large{n}": b"%d" % n * 8 * MB for n in range(6)})
-    deploying = shop.begin_deploy("two")
-    _halt(shop, deploying)
+    """As on a local disk: the server keeps what a client has open. (Only as long as it lives, so
+    moorline removes nothing that a target may be reading.)"""
+    shop, deploying = _halted_in_copy(solo, tmp_path)
     solo.a.shell(f"rm {shop.store(solo.a)}/packs/*")
-    solo.b.forget()
-    solo.guest.shell("pkill -CONT -f 'mai[n].. deploy '")
-    answer = deploying.wait()
+    assert told(_go_on(solo, deploying))["live"] == "two"
+    assert solo.b.moorline("verify", "--target", shop.target(solo.b))["verify"][0]["ok"]
 
-    assert answer.code in (1, 3), answer
+
+def test_a_pack_that_is_cut_while_it_is_read_leaves_the_old_release_live(
+    solo: SoloRig, tmp_path: Path
+) -> None:
+    shop, deploying = _halted_in_copy(solo, tmp_path)
+    solo.a.shell(f"truncate -s 1M {shop.store(solo.a)}/packs/*")
+    refusal = json.loads(_go_on(solo, deploying).out)
+    assert (refusal["exit"], refusal["live"]) == (3, "one")
     assert "two" not in solo.b.shell(f"ls {shop.target(solo.b)}/releases")
     assert shop.served("index.html") == "<h1>one</h1>"
 
 
-def _halt(shop: Shop, deploying: Running) -> None:
-    """Stop the deploy on b when the first large file begins to arrive."""
-    target = shop.target(shop.rig.b)
-    while not deploying.answered.is_set():
-        halted = f"ls {target}/releases/two.*/large0 && pkill -STOP -f 'mai[n].. deploy '"
-        if shop.rig.b.guest.run(halted).code == 0:
-            return
+def _halted_in_copy(rig: SoloRig, folder: Path) -> tuple[Shop, Running]:
+    """Release one is live on b, and a deploy of two is halted when its first large file begins to
+    arrive."""
+    shop = Shop(rig, folder)
+    shop.publish("one", SITE)
+    shop.deploy("one")
+    shop.publish("two", SITE | {f"large{n}": b"%d" % n * 8 * MB for n in range(6)})
+    deploying = shop.begin_deploy("two")
+    halt = f"ls {shop.target(rig.b)}/releases/two.*/large0 && pkill -STOP -f {_DEPLOY}"
+    while rig.guest.run(halt).code:
+        assert not deploying.answered.is_set(), f"it ended too early: {deploying.wait()}"
         time.sleep(0.05)
-    pytest.fail(f"it ended too early: {deploying.wait()}")
+    return shop, deploying
+
+
+def _go_on(rig: SoloRig, deploying: Running) -> Answer:
+    """Let it go on, with nothing of the pack left in the client's memory."""
+    rig.b.forget()
+    rig.guest.shell(f"pkill -CONT -f {_DEPLOY}")
+    return deploying.wait()
 
 
 def _freed(rig: SoloRig) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from nfs.machine import told
 from nfs.shop import Shop
 from nfs.solo import SoloRig

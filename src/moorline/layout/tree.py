@@ -7,6 +7,7 @@ would reach the limit first), and neither is a file whose mode or time differs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -40,19 +41,19 @@ class TreeDraft:
     def write(self, progress: Progress) -> Written:
         self.disk.make_directory(b"tree", 0o755, self.staging)
         total, done, linked = self.source.manifest.size_bytes, 0, 0
-        root = self.disk.open_directory(b"tree", self.staging)
         old = self._base_tree()
         sources = base_sources(self.source.manifest, self.base)
         try:
             with (
-                NewTree(self.disk, root) as tree,
                 Descent(self.disk, os.fsencode(self.source.root)) as source,
+                contextlib.closing(self._new_tree()) as tree,
             ):
                 for entry in self.source.manifest.entries:
                     self.beat()
                     if entry.kind != FILE:
                         tree.add(entry)
-                    elif old is not None and self._linked(tree, old, entry, sources):
+                        continue
+                    if old is not None and self._linked(tree, old, entry, sources):
                         linked += 1
                     else:
                         chunks = source_content(self.disk, source, entry)
@@ -62,11 +63,17 @@ class TreeDraft:
                     progress(done, total, "writing")
                 tree.finish()
         finally:
-            os.close(root)
             if old is not None:
                 old.close()
         self.disk.sync_all(self.staging)
         return Written(len(self._fresh), sum(e.size for e in self._fresh), linked)
+
+    def _new_tree(self) -> NewTree:
+        root = self.disk.open_directory(b"tree", self.staging)
+        try:
+            return NewTree(self.disk, root)
+        finally:
+            os.close(root)
 
     def _base_tree(self) -> Optional[Descent]:
         if self.base is None:
@@ -205,13 +212,17 @@ class _Mend:
     def __init__(self, disk: Disk, build: int, draft: Draft) -> None:
         self.disk = disk
         self.draft = draft
-        root = disk.open_directory(b"tree", build)
+        self.source = Descent(disk, os.fsencode(draft.source.root))
+        self.moved = 0
+        try:
+            root = disk.open_directory(b"tree", build)
+        except BaseException:
+            self.source.close()
+            raise
         try:
             self.descent = Descent(disk, root)
         finally:
             os.close(root)
-        self.source = Descent(disk, os.fsencode(draft.source.root))
-        self.moved = 0
 
     def close(self) -> None:
         self.descent.close()

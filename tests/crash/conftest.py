@@ -1,0 +1,46 @@
+"""What the tests of this folder share: a folder in memory, the truth, and the counts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crash.counts import Count, pytest_runtest_logreport, pytest_terminal_summary
+
+if TYPE_CHECKING:
+    from crash.invariants import Truth
+
+__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with a short name, in memory where that is possible: nothing in here asks
+    what a device does, and thousands of runs should not wait for one."""
+    folder = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="m.", dir=folder, ignore_cleanup_errors=True) as name:
+        path = Path(name).resolve()
+        path.chmod(0o755)
+        from moorline import wanted
+
+        monkeypatch.setattr(wanted, "HOST_FILE", str(path / "etc-moorline.toml"))
+        yield path
+
+
+@pytest.fixture(scope="session")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    from crash.invariants import Truth
+
+    return Truth(tmp_path_factory.mktemp("truth"))
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Count:
+    """Adds to the numbers that the session prints at its end."""
+    return Count(request.node.user_properties)

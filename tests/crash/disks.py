@@ -1,0 +1,243 @@
+"""Disks that let somebody look, act, stop or fail before and after each operation of a run.
+
+    WatchedDisk        counts; `before` and `after` are called around each operation
+    DyingDisk          the process dies there: that operation and all later ones raise Dead
+    InterruptedDisk    Ctrl-C arrives there, and the program goes on with its cleaning up
+    FaultyDisk         this one operation fails with an error
+    RetriedDisk        it works, and says EEXIST or ENOENT: a retry over NFS without a reply cache
+    ActingDisk         somebody else runs a whole verb just before it
+
+Tokens are numbered instead of random, so that two runs that die at points between which nothing
+was changed leave the same state behind. Syncs are counted and not done: see `powerloss` for them.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fakes import CHANGING
+from moorline.disk import AnyPath, Disk
+
+OPERATIONS = (
+    "open_directory names stat read_link open_file read create append write sync sync_all close "
+    "make_directory make_link hard_link clone rename unlink remove_directory set_mode set_owner "
+    "set_times lock free_bytes is_mount"
+).split()
+_SYNCS = ("sync", "sync_all")
+_RETRIED = dict.fromkeys(("create", "make_directory", "hard_link", "make_link"), errno.EEXIST)
+_RETRIED |= dict.fromkeys(("rename", "unlink", "remove_directory"), errno.ENOENT)
+
+
+class Dead(BaseException):
+    """The process died: nothing may catch this and carry on."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation with its arguments; `number` counts from 0."""
+
+    number: int
+    operation: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """The absolute path that it makes, changes or opens."""
+        first = self.arguments[1 if self.operation in ("rename", "hard_link", "make_link") else 0]
+        if isinstance(first, int):
+            return os.readlink(f"/proc/self/fd/{first}")
+        at = self._at()
+        folder = os.getcwd() if at is None else os.readlink(f"/proc/self/fd/{at}")
+        return os.path.join(folder, os.fsdecode(first))
+
+    def _at(self) -> int | None:
+        places = {"open_directory": 1, "stat": 1, "read_link": 1, "open_file": 1, "append": 1}
+        places |= {"create": 2, "make_directory": 2, "make_link": 2, "hard_link": 3, "rename": 3}
+        places |= {"unlink": 1, "remove_directory": 1, "set_owner": 3}
+        place = places[self.operation]
+        if len(self.arguments) > place:
+            found: int | None = self.arguments[place]
+            return found
+        return self.options.get("at")
+
+    def __str__(self) -> str:
+        shown = [os.fsdecode(a) if isinstance(a, bytes) else str(a) for a in self.arguments]
+        return f"{self.number}: {self.operation}({', '.join(a[:60] for a in shown)})"
+
+
+class WatchedDisk(Disk):
+    """Counts all operations in `calls`; `seed` makes its tokens differ from another disk's."""
+
+    forks = False
+
+    def __init__(self, seed: str = "run") -> None:
+        self.seed = seed
+        self.calls: list[Call] = []
+        self.fired = False
+        self._tokens = 0
+
+    def before(self, call: Call) -> None:
+        """Called before the operation happens."""
+
+    def after(self, call: Call) -> None:
+        """Called when it has happened, before the program hears of it."""
+
+    def token(self) -> str:
+        self._tokens += 1
+        return hashlib.sha256(f"{self.seed} {self._tokens}".encode()).hexdigest()[:16]
+
+    def run(self, operation: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        call = Call(len(self.calls), operation, arguments, options)
+        self.calls.append(call)
+        try:
+            self.before(call)
+        except BaseException:
+            if operation == "close":
+                os.close(arguments[0])
+            raise
+        result = None
+        if operation not in _SYNCS:
+            result = getattr(Disk, operation)(self, *arguments, **options)
+        try:
+            self.after(call)
+        except BaseException:
+            if operation in ("open_directory", "create", "append"):
+                os.close(result)
+            elif operation == "open_file":
+                os.close(result[0])
+            raise
+        return result
+
+
+def _watched(operation: str) -> Callable[..., Any]:
+    @functools.wraps(getattr(Disk, operation))
+    def run(self: WatchedDisk, *arguments: Any, **options: Any) -> Any:
+        return self.run(operation, arguments, options)
+
+    return run
+
+
+for _operation in OPERATIONS:
+    setattr(WatchedDisk, _operation, _watched(_operation))
+
+
+class DyingDisk(WatchedDisk):
+    """Dies before operation `at`, or when it has happened but before it returns."""
+
+    def __init__(self, at: int, *, after: bool = False) -> None:
+        super().__init__()
+        self.at = at
+        self.late = after
+
+    def before(self, call: Call) -> None:
+        if self.fired or (call.number == self.at and not self.late):
+            self.fired = True
+            raise Dead(f"before {self.calls[self.at]}")
+
+    def after(self, call: Call) -> None:
+        if call.number == self.at:
+            self.fired = True
+            raise Dead(f"after {call}")
+
+
+class InterruptedDisk(WatchedDisk):
+    """Ctrl-C arrives when operation `at` has happened; what follows is the program's own cleaning."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def after(self, call: Call) -> None:
+        if call.number == self.at:
+            self.fired = True
+            raise KeyboardInterrupt
+
+
+class FaultyDisk(WatchedDisk):
+    """Operation `at` fails with `code` and does nothing."""
+
+    def __init__(self, at: int, code: int) -> None:
+        super().__init__()
+        self.at = at
+        self.code = code
+
+    def before(self, call: Call) -> None:
+        if call.number == self.at:
+            self.fired = True
+            raise OSError(self.code, os.strerror(self.code), f"planned at {call}")
+
+
+class RetriedDisk(WatchedDisk):
+    """Operation `at` happens and reports what its retry met: the name taken, or gone."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def after(self, call: Call) -> None:
+        if call.number == self.at:
+            self.fired = True
+            code = _RETRIED[call.operation]
+            raise OSError(code, os.strerror(code), f"planned after {call}")
+
+
+class ActingDisk(WatchedDisk):
+    """Runs `action` once, just before operation `at`."""
+
+    def __init__(self, at: int, action: Callable[[], object]) -> None:
+        super().__init__("first")
+        self.at = at
+        self.action = action
+
+    def before(self, call: Call) -> None:
+        if call.number == self.at and not self.fired:
+            self.fired = True
+            self.action()
+
+
+_READING = {
+    "open_directory", "names", "stat", "read_link", "open_file", "read", "lock", "free_bytes",
+    "is_mount",
+}  # fmt: skip
+
+
+def faults(call: Call) -> tuple[int, ...]:
+    """The errors that this operation can give on a share or on a local disk."""
+    name = call.operation
+    if name in _READING:
+        return (errno.EIO, errno.ESTALE)
+    if name in _SYNCS:
+        return (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+    if name in ("close", "write"):
+        return (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE)
+    if name in ("hard_link", "make_directory"):
+        return (errno.EMLINK, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+    if name in ("create", "append", "make_link", "rename"):
+        return (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+    return (errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+def retried(call: Call, share: AnyPath) -> bool:
+    """Whether NFS may have tried this operation twice: it changes a name on the share."""
+    return call.operation in _RETRIED and call.path.startswith(os.fsdecode(share) + "/")
+
+
+def changes(call: Call) -> bool:
+    return call.operation in CHANGING
+
+
+@contextmanager
+def dying() -> Iterator[None]:
+    """The end of a process: of what it raised, only that it died is left."""
+    try:
+        yield
+    except Dead:
+        pass

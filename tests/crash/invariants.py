@@ -1,0 +1,162 @@
+"""What has to be true wherever a run ended, and what once somebody has cleaned up after it.
+
+`Truth` knows what every build should be from the sources alone: no manifest of the store is taken
+at its word. Every failed assertion names the invariant of DESIGN.md that it belongs to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from crash.disks import WatchedDisk
+from crash.scenarios import SPECS, Scenario, clean
+from moorline import agent, cleaning
+from moorline.errors import Error
+from moorline.layout.pack import read_index
+from moorline.ledger.directory import DirectoryLedger
+from moorline.manifest import Manifest
+from moorline.scan import Rules, scan, verify
+from moorline.store import Store, open_store
+from moorline.target import open_target
+from trees import write_tree
+from world import World
+
+_PLACE = re.compile(r"releases/([^/]+)\.[0-9]+|.*/builds/([^/]+)/tree")
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+
+
+class Truth:
+    """What each build holds, made once from its source."""
+
+    def __init__(self, folder: Path) -> None:
+        self.manifests: dict[str, Manifest] = {}
+        for id, spec in SPECS.items():
+            source = write_tree(folder / id, spec)
+            self.manifests[id] = scan(WatchedDisk(), source, Rules()).manifest
+
+    # -- the store ----------------------------------------------------------------------------
+
+    def store_is_right(self, world: World, scenario: Scenario, *, done: bool) -> set[str]:
+        """The builds that are listed; each of them is whole, and what is needed is among them."""
+        if not (world.store / "moorline-store.json").exists():
+            assert not done and scenario.name == "init", "I7: the store is gone"
+            return set()
+        with open_store(WatchedDisk(), world.store, app="shop") as store:
+            ids = set(store.ids())
+            assert ids >= set(scenario.builds), f"I4: lost {set(scenario.builds) - ids}"
+            for id in ids:
+                if done or id not in scenario.damaged:
+                    self.build_is_whole(store, id)
+            whole = [build.sequence for build in store.builds()]
+            assert len(whole) == len(set(whole)), "two builds have one sequence number"
+        if done and scenario.adds:
+            assert scenario.adds in ids, "I1: what publish reported as done is not listed"
+        return {str(id) for id in ids}
+
+    def build_is_whole(self, store: Store, id: str) -> None:
+        manifest = self.manifests[id]
+        with store.open_build(id) as opened:  # type: ignore[arg-type]
+            assert opened.build.digest == manifest.digest, f"I6: {id} is another build"
+            assert opened.manifest(manifest.digest).text == manifest.text
+            found = opened.verify(manifest).problems
+            assert not found, f"I1: {id} is listed and not whole: {found}"
+            times = opened.times(manifest)
+            assert all(times[entry.path] >= 1 for entry in manifest.files)
+
+    # -- the target ---------------------------------------------------------------------------
+
+    def live(self, world: World, *, damaged: bool = False) -> str:
+        """The build that `current` means: whole, and known to the history; empty for none."""
+        path = world.root / "current"
+        if not path.is_symlink():
+            assert not path.exists(), "I2: current is no link"
+            return ""
+        place = os.readlink(path)
+        match = _PLACE.fullmatch(place)
+        assert match, f"I2: current says {place!r}"
+        id = match.group(1) or match.group(2)
+        if not damaged:
+            found = verify(WatchedDisk(), path.resolve(strict=True), self.manifests[id]).problems
+            assert not found, f"I2, I5: {id} is live and not whole: {found}"
+        with open_target(WatchedDisk(), str(world.root), make=False) as target:
+            row = target.live(target.history())
+            assert row is not None and row.id == id, f"the history does not know {place}"
+            assert row.digest == self.manifests[id].digest
+            if not damaged:
+                assert agent.verify_live(WatchedDisk(), target) == id
+        return id
+
+    def target_is_right(self, world: World, scenario: Scenario, *, done: bool) -> None:
+        damaged = scenario.damaged_live and not done
+        live = self.live(world, damaged=damaged)
+        allowed = (scenario.ends,) if done else scenario.live
+        assert live in allowed, f"I3: {live!r} is live, not one of {allowed}"
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def holds(self, world: World, scenario: Scenario, *, done: bool = False) -> None:
+        self.store_is_right(world, scenario, done=done)
+        if scenario.target:
+            self.target_is_right(world, scenario, done=done)
+
+    def recovers(self, world: World, scenario: Scenario, seed: str = "again") -> None:
+        """The same verb once more, and then nothing is left over but what belongs there."""
+        scenario.run_again(world, WatchedDisk(seed))
+        self.holds(world, scenario, done=True)
+        if scenario.target and (world.root / ".moorline").exists():
+            left = target_litter(world)
+            assert not left, f"I7: left on the target: {left}"
+        for _ in range(2):  # what is retired now waits in trash/ until the next time
+            clean(later_s=2 * cleaning.GRACE_S * (_ + 1))(world, WatchedDisk(f"clean {_}"))
+        left = store_litter(world)
+        assert not left, f"I7: left in the store: {left}"
+        self.holds(world, scenario, done=True)
+        if scenario.back:
+            world.rollback(disk=WatchedDisk("back"))
+            assert self.live(world) == scenario.back, "no way back"
+
+
+def store_litter(world: World) -> list[str]:
+    """Everything in a store that no build, no ledger and no bundle names."""
+    used: set[str] = set()
+    found: list[str] = []
+    with open_store(WatchedDisk(), world.store) as store:
+        for id in store.ids():
+            with store.open_build(id) as opened:
+                if store.layout == "pack":
+                    used |= set(read_index(store.disk, opened.folder).packs)
+        removing = DirectoryLedger(store.disk, store.root).removing()
+        found += [f"ledger/removing/{id}" for id in sorted(removing)]
+    for folder in ("incoming", "trash"):
+        found += [f"{folder}/{path.name}" for path in (world.store / folder).iterdir()]
+    packs = {path.name for path in (world.store / "packs").iterdir()}
+    found += [f"packs/{name}" for name in sorted(packs - used)]
+    return found + [str(path.relative_to(world.store)) for path in world.store.rglob(".*")]
+
+
+def target_litter(world: World) -> list[str]:
+    """Everything on a target that its history does not name."""
+    with open_target(WatchedDisk(), str(world.root)) as target:
+        rows = target.history()
+        places = {row.place for row in rows if row.step in ("live", "restored")}
+        found = [
+            f"releases/{path.name}"
+            for path in (world.root / "releases").iterdir()
+            if f"releases/{path.name}" not in places
+        ]
+        names = {row.digest for row in rows} | {f"{row.agent}.pyz" for row in rows}
+        names |= {f"{row.settings}.json" for row in rows}
+        for folder in ("manifests", "agents", "settings"):
+            kept = {path.name for path in (world.inner / folder).iterdir()}
+            found += [f"{folder}/{name}" for name in kept - names]
+        if target.deploying() is not None:
+            found.append("deploying.json")
+    found += [path.name for path in world.root.glob(".*.tmp")]
+    return found + [path.name for path in world.inner.rglob(".*.tmp")]
+
+
+def documented(error: BaseException) -> bool:
+    """Whether a verb may end so: an error for its user, or one of the disk."""
+    return isinstance(error, Error | OSError)

@@ -1,0 +1,157 @@
+"""Machines and the server die or fall silent in the middle of the work; EFS's limit of links.
+
+On the rig of two machines, whose server can be watched from here: `pair.share` is its disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nfs.guest import Running
+from nfs.machine import Machine, told
+from nfs.pair import Rig
+from nfs.shop import Shop
+from trees import SITE
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pair")]
+
+MB = 1 << 20
+LARGE = SITE | {f"large{n}": b"%d" % n * 6 * MB for n in range(4)}
+LINKS = 177
+PUBLISHES = 180
+
+
+@pytest.fixture
+def shop(pair: Rig, tmp_path: Path) -> Iterator[Shop]:
+    """A store with build one, live on b."""
+    shop = Shop(pair, tmp_path)
+    shop.publish("one", SITE)
+    shop.deploy("one")
+    yield shop
+    pair.shim.latency()
+
+
+def test_a_power_cut_in_the_middle_of_a_publish_leaves_nothing_half(pair: Rig, shop: Shop) -> None:
+    source = shop.source("two", LARGE)
+    pair.shim.latency(WRITE=150_000)
+    publishing = shop.begin_publish("two", source)
+    _until(lambda: _pack_bytes(pair, shop) > 4 * MB, publishing)
+    pair.a.guest.cut_power()
+    pair.shim.latency()
+
+    assert publishing.wait().code == -1
+    assert shop.ids(on=pair.b) == ["one"]
+    assert shop.deploy("one")["live"] == "one"
+    pair.restart(pair.a)
+    assert told(shop.begin_publish("two", source).wait())["already"] is False
+    assert shop.deploy("two")["live"] == "two"
+
+
+def test_a_power_cut_at_the_commit_leaves_a_whole_build_or_none(pair: Rig, shop: Shop) -> None:
+    pair.shim.latency(RENAME=400_000)
+    source = shop.source("two", LARGE)
+    publishing = shop.begin_publish("two", source)
+    _until(lambda: bool(list(pair.share.glob(f"{shop.name}/incoming/*/build.json"))), publishing)
+    pair.a.guest.cut_power()
+    pair.shim.latency()
+
+    found = shop.ids(on=pair.b)
+    assert found in (["one"], ["one", "two"])
+    if "two" in found:
+        assert shop.verify("two", on=pair.b)["verify"][0]["ok"]
+    pair.restart(pair.a)
+    told(shop.begin_publish("two", source).wait())
+    assert shop.deploy("two")["live"] == "two"
+
+
+def test_a_server_that_dies_in_the_middle_of_a_publish_is_waited_for(
+    pair: Rig, shop: Shop
+) -> None:
+    source = shop.source("two", LARGE)
+    pair.shim.latency(WRITE=150_000)
+    publishing = shop.begin_publish("two", source)
+    _until(lambda: _pack_bytes(pair, shop) > 4 * MB, publishing)
+    _restart_server(pair)
+    told(publishing.wait())
+    assert shop.verify("two", on=pair.b)["verify"][0]["ok"]
+
+
+def test_a_server_that_dies_while_it_is_read_is_a_pause(pair: Rig, shop: Shop) -> None:
+    reading = _reading(pair, shop)
+    _restart_server(pair)
+    assert [told(each.wait()).get("live", "verified") for each in reading] == ["two", "verified"]
+
+
+def test_a_partition_of_15_s_while_the_share_is_read_is_a_pause(pair: Rig, shop: Shop) -> None:
+    reading = _reading(pair, shop)
+    pair.cut_wire(pair.b)
+    time.sleep(15)
+    assert not any(each.answered.is_set() for each in reading)
+    pair.mend_wire(pair.b)
+    assert [told(each.wait()).get("live", "verified") for each in reading] == ["two", "verified"]
+
+
+def test_after_177_links_a_fresh_file_is_written_and_linked_on(pair: Rig, tmp_path: Path) -> None:
+    shop = Shop(pair, tmp_path, layout="tree")
+    source = shop.source("site", {"index.html": b"<h1>one</h1>", "empty": b""})
+    _publish_often(pair.a, shop, source)
+
+    builds = pair.share / shop.name / "builds"
+    links = [(builds / str(n) / "tree/index.html").stat().st_nlink for n in range(PUBLISHES)]
+    assert links == [LINKS] * LINKS + [PUBLISHES - LINKS] * (PUBLISHES - LINKS)
+    for build in ("0", str(LINKS - 1), str(LINKS), str(PUBLISHES - 1)):
+        assert shop.verify(build, on=pair.b)["verify"][0]["ok"]
+
+
+# -- how trouble is timed -------------------------------------------------------------------------
+
+
+def _until(condition: Callable[[], bool], running: Running) -> None:
+    """Wait for a moment in the middle of `running`."""
+    while not condition():
+        assert not running.answered.is_set(), f"it ended too early: {running.wait()}"
+        time.sleep(0.02)
+
+
+def _pack_bytes(rig: Rig, shop: Shop) -> int:
+    """The size of the largest pack on the server's disk."""
+    packs = (rig.share / shop.name / "packs").iterdir()
+    return max((pack.stat().st_size for pack in packs), default=0)
+
+
+def _reading(rig: Rig, shop: Shop) -> list[Running]:
+    """A copy and a verify of a large build, both on b and both in the middle."""
+    shop.publish("two", LARGE)
+    rig.b.forget()
+    rig.shim.latency(READ=200_000)
+    deploying = shop.begin_deploy("two")
+    verifying = rig.b.begin("verify", "two", *shop.store_words(rig.b))
+    copy = f"ls {shop.target(rig.b)}/releases/two.*/large0"
+    _until(lambda: rig.b.guest.run(copy).code == 0, deploying)
+    assert not verifying.answered.is_set(), verifying.wait()
+    return [deploying, verifying]
+
+
+def _restart_server(rig: Rig) -> None:
+    rig.stop_server()
+    time.sleep(1)
+    rig.start_server()
+    rig.shim.latency()
+
+
+def _publish_often(machine: Machine, shop: Shop, source: Path) -> None:
+    """PUBLISHES builds of one source, in one process: starting Python takes longer than a build."""
+    code = (
+        "import sys\n"
+        "from moorline import workflow\n"
+        "from moorline.config import load_config\n"
+        "source, store, number = sys.argv[1:]\n"
+        "config = load_config(None, {}, {'store': store})\n"
+        "for n in range(int(number)):\n"
+        "    workflow.publish(source, config=config, id=str(n))\n"
+    )
+    machine.python(code, str(source), shop.store(machine), str(PUBLISHES))
