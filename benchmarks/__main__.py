@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _sections(options: argparse.Namespace, work: Path) -> dict[str, Callable[[],
         "week": lambda: week(work, builds, WEEK_SCALE, say),
     }
     for shape in SHAPES:
-        todo[shape] = lambda shape=shape: _shape(shape, options, work)
+        todo[shape] = partial(_shape, shape, options, work)
     if options.a and options.b:
         pair = Pair("named", options.a.resolve(), options.b.resolve())
         todo["named"] = lambda: _compare(pair, options, work)

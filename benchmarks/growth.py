@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -148,17 +148,7 @@ def small(work: Path, rounds: int, say: Say) -> dict[str, Any]:
     growing.measured(growing.publish("a"))
     writer.text("page-0.html", 5_000, "edited")
     growing.measured(growing.publish("b"))
-    agent = next((growing.store / "agent").glob("*.pyz"))
-    commands = {
-        "python3 -I -c pass": lambda n: Command((sys.executable, "-I", "-c", "pass")),
-        "moorline --version": lambda n: Command((MOORLINE, "--version")),
-        "moorline publish, 10 files": lambda n: growing.publish(f"c{n}"),
-        "moorline deploy, 10 files": lambda n: growing.deploy("a", growing.work / f"command-{n}"),
-        "agent's deploy, 10 files": lambda n: Command(
-            (sys.executable, "-I", agent, "deploy", growing.work / "a.zip", growing.store,
-             "--target", growing.work / f"agent-{n}")
-        ),
-    }  # fmt: skip
+    commands = _starts(growing)
     result: dict[str, Any] = {
         "startup": {},
         "bundle_bytes": (growing.work / "a.zip").stat().st_size,
@@ -171,6 +161,26 @@ def small(work: Path, rounds: int, say: Say) -> dict[str, Any]:
     result["switch_ms"] = _switches(growing)
     shutil.rmtree(growing.work)
     return result
+
+
+def _starts(growing: Growing) -> dict[str, Callable[[int], Command]]:
+    """What is started again and again; the number makes names that were not used before."""
+    python, bundle = sys.executable, growing.work / "a.zip"
+    agent = next((growing.store / "agent").glob("*.pyz"))
+
+    def agents_deploy(number: int) -> Command:
+        target = growing.work / f"agent-{number}"
+        return Command((python, "-I", agent, "deploy", bundle, growing.store, "--target", target))
+
+    return {
+        "python3 -I -c pass": lambda number: Command((python, "-I", "-c", "pass")),
+        "moorline --version": lambda number: Command((MOORLINE, "--version")),
+        "moorline publish, 10 files": lambda number: growing.publish(f"c{number}"),
+        "moorline deploy, 10 files": lambda number: growing.deploy(
+            "a", growing.work / f"command-{number}"
+        ),
+        "agent's deploy, 10 files": agents_deploy,
+    }
 
 
 def _switches(growing: Growing) -> list[float]:

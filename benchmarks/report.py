@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +15,7 @@ from benchmarks.scenario import STEPS
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `make bench`; how to run it and what each number means: [benchmarks/README.md](../benchmarks/README.md).
+Written by `make bench`. How to run it and how to read it: [benchmarks](../benchmarks/README.md).
 Every time is wall-clock seconds of whole processes, started anew for each step; medians, with the
 least and the most in brackets. T is `find | xargs -P2 sha256sum` over the same files, the time that
 hashing them once takes with coreutils.
@@ -51,7 +52,7 @@ def write_report(results: dict[str, Any], docs: Path) -> None:
     (docs / "benchmarks.md").write_text("\n".join(parts), encoding="utf-8")
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A Markdown table; all columns but the first and the last are numbers."""
     rule = ["---", *["---:"] * (len(columns) - 2), "---"]
     lines = [columns, tuple(rule), *rows]
@@ -114,7 +115,7 @@ def _shape(name: str, section: dict[str, Any], docs: Path) -> str:
 
 def _rows(found: Medians, step: str) -> list[tuple[str, ...]]:
     ours = found.of(step, TREE if step == "link" else PACK)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in sorted(found.steps[step], key=lambda name: found.seconds(step, name)):
         samples = found.steps[step][name]
         seconds = found.seconds(step, name)

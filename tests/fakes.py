@@ -18,8 +18,10 @@ from collections.abc import Callable
 from moorline.disk import AnyPath, Disk
 
 CHANGING = frozenset(
-    "create append write make_directory make_link hard_link clone rename unlink remove_directory "
-    "set_mode set_owner set_times".split()
+    {
+        *("create", "append", "write", "make_directory", "make_link", "hard_link", "clone"),
+        *("rename", "unlink", "remove_directory", "set_mode", "set_owner", "set_times"),
+    }
 )
 
 

@@ -124,16 +124,18 @@ def test_an_accepted_id_is_one_harmless_word(text: str) -> None:
     assert good[0] not in ".-"
 
 
-@pytest.mark.parametrize("text", ["", "a1" * 31, "A1" * 32, "a1" * 32 + "\n", "g1" * 32, "../" * 21])
+@pytest.mark.parametrize(
+    "text", ["", "a1" * 31, "A1" * 32, "a1" * 32 + "\n", "g1" * 32, "../" * 21]
+)
 def test_bad_digests_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="here: .* is not a SHA-256"):
+    with pytest.raises(ConfigError, match=r"here: .* is not a SHA-256"):
         checked_digest(text, "here")
     assert checked_digest(DIGEST, "here") == DIGEST
 
 
 @pytest.mark.parametrize("text", ["", TOKEN[:-1], TOKEN.upper(), TOKEN + "\n", "../" * 5 + "a"])
 def test_bad_tokens_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="here: .* is not a token"):
+    with pytest.raises(ConfigError, match=r"here: .* is not a token"):
         checked_token(text, "here")
     assert checked_token(TOKEN, "here") == TOKEN
 
@@ -210,7 +212,7 @@ def test_a_damaged_build_json_is_refused_with_its_place(changes: dict[str, Any])
 
 
 def test_an_unknown_format_is_refused_with_the_cure() -> None:
-    with pytest.raises(ConfigError, match="format 2; this moorline reads format 1. Use a newer"):
+    with pytest.raises(ConfigError, match=r"format 2; this moorline reads format 1\. Use a newer"):
         Build.parse(fields(format=2), "here")
 
 

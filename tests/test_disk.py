@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import CHANGING, CountingDisk, FailingDisk, Stopped, StoppingDisk
-from trees import SITE, snapshot, write_tree
 
-from moorline import disk as disk_module
+from fakes import CHANGING, CountingDisk, FailingDisk, Stopped, StoppingDisk
 from moorline.disk import (
     Descent,
     Disk,
@@ -27,6 +25,7 @@ from moorline.disk import (
     write_file,
     written,
 )
+from trees import SITE, snapshot, write_tree
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def no_descriptor_is_lost() -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# -- every operation can be stopped ----------------------------------------------------------------
+# -- every operation can be stopped ---------------------------------------------------------------
 
 NOT_OPERATIONS = {"step", "token", "now", "unlock"}
 
@@ -59,10 +58,10 @@ def test_every_operation_takes_a_step_first() -> None:
     for name, method in inspect.getmembers(Disk, inspect.isfunction):
         if name not in NOT_OPERATIONS and not name.startswith("_"):
             assert f'self.step("{name}"' in inspect.getsource(method), name
-    assert CHANGING <= {name for name, _ in inspect.getmembers(Disk, inspect.isfunction)}
+    assert {name for name, _ in inspect.getmembers(Disk, inspect.isfunction)} >= CHANGING
 
 
-# -- reading ----------------------------------------------------------------------------------------
+# -- reading --------------------------------------------------------------------------------------
 
 
 def test_names_tell_the_kinds(tmp_path: Path, disk: Disk, here: int) -> None:
@@ -154,7 +153,7 @@ def test_a_small_file_has_a_limit(tmp_path: Path, disk: Disk) -> None:
     assert read_file(disk, tmp_path / "empty", most=0) == b""
 
 
-# -- going down -------------------------------------------------------------------------------------
+# -- going down -----------------------------------------------------------------------------------
 
 
 def test_a_descent_opens_each_directory_once_when_asked_in_order(tmp_path: Path) -> None:
@@ -215,7 +214,7 @@ def test_a_directory_that_is_swapped_for_a_link_is_not_followed(tmp_path: Path) 
             descent.enter(b"a")
 
 
-# -- writing ----------------------------------------------------------------------------------------
+# -- writing --------------------------------------------------------------------------------------
 
 
 def test_a_name_that_is_taken_is_not_written_to(tmp_path: Path, disk: Disk, here: int) -> None:
@@ -262,7 +261,7 @@ def test_a_large_write_is_complete(tmp_path: Path, disk: Disk) -> None:
 
 
 def test_a_full_disk_is_an_error_at_the_write(tmp_path: Path, disk: Disk) -> None:
-    """A limit on the size of files stands in for a full disk: os.write writes a part of it first."""
+    """A limit on the size of files stands in for a full disk: os.write writes a part first."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     fd = disk.create(tmp_path / "f")
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -323,7 +322,7 @@ def test_which_kernels_report_lost_writes_at_the_barrier(
     monkeypatch: pytest.MonkeyPatch, release: str, reports: bool
 ) -> None:
     names = os.uname_result(("Linux", "host", release, "#1", "x86_64"))
-    monkeypatch.setattr(disk_module.os, "uname", lambda: names)
+    monkeypatch.setattr(os, "uname", lambda: names)
     assert barrier_reports_errors() is reports
 
 
@@ -367,7 +366,7 @@ def test_small_answers(tmp_path: Path, disk: Disk) -> None:
     assert disk.now() > 1_700_000_000
 
 
-# -- replacing --------------------------------------------------------------------------------------
+# -- replacing ------------------------------------------------------------------------------------
 
 
 def replacing(disk: Disk, folder: Path) -> None:
@@ -423,7 +422,14 @@ def test_content_is_durable_before_it_gets_its_name_and_the_name_before_success(
 ) -> None:
     disk = CountingDisk()
     replacing(disk, record.parent)
-    assert [name for name, _ in disk.operations] == "create write sync close rename sync".split()
+    assert [name for name, _ in disk.operations] == [
+        "create",
+        "write",
+        "sync",
+        "close",
+        "rename",
+        "sync",
+    ]
 
 
 def test_a_replaced_file_is_a_new_file(record: Path) -> None:
@@ -444,7 +450,7 @@ def test_a_name_that_was_swapped_for_a_link_is_replaced_not_followed(record: Pat
     assert not record.is_symlink()
 
 
-# -- making and removing directories ----------------------------------------------------------------
+# -- making and removing directories --------------------------------------------------------------
 
 
 def test_missing_directories_are_made(tmp_path: Path, disk: Disk) -> None:

@@ -17,6 +17,7 @@ EXIT_CODES = {
     "ShareDead": 1,
     "HookFailed": 1,
     "ConfigError": 2,
+    "UnknownFormat": 2,
     "SourceRefused": 2,
     "Unsafe": 2,
     "Mismatch": 3,

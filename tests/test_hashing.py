@@ -1,4 +1,4 @@
-"""Hashing on all cores: three ways to do the same, none of which hangs or leaves anything behind."""
+"""Hashing on all cores: three ways to do one thing, none hangs or leaves anything behind."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_children_end_when_their_parent_is_killed() -> None:
     assert run.stderr == b""
 
 
-# -- which way --------------------------------------------------------------------------------------
+# -- which way ------------------------------------------------------------------------------------
 
 
 def kind(*, files: int, size_bytes: int, latency_s: float = 0.0) -> str:
@@ -216,7 +216,7 @@ def kind(*, files: int, size_bytes: int, latency_s: float = 0.0) -> str:
 
 
 def test_the_way_suits_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing.threading, "active_count", lambda: 1)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
     assert kind(files=0, size_bytes=0) == "inline"
     assert kind(files=SMALL_FILES, size_bytes=SMALL_BYTES) == "inline"
     assert kind(files=SMALL_FILES + 1, size_bytes=0) == "processes"
@@ -225,7 +225,7 @@ def test_the_way_suits_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_program_that_has_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing.threading, "active_count", lambda: 2)
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
     assert kind(files=SMALL_FILES + 1, size_bytes=0) == "threads"
 
 
@@ -236,7 +236,7 @@ def test_many_threads_only_where_each_operation_waits() -> None:
     pool.close()
 
 
-# -- pieces -----------------------------------------------------------------------------------------
+# -- pieces ---------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.one_of(st.integers(0, 5000), st.integers(0, 10 * PIECE_BYTES)), max_size=200))
@@ -248,7 +248,7 @@ def test_pieces_cover_all_files_once_and_in_order(sizes: list[int]) -> None:
         assert sum(sizes[index] for index in piece[:-1]) < PIECE_BYTES
 
 
-# -- one file ---------------------------------------------------------------------------------------
+# -- one file -------------------------------------------------------------------------------------
 
 
 class ShortReads(Disk):
@@ -258,7 +258,9 @@ class ShortReads(Disk):
         return super().read(fd, min(size, 7), offset)
 
 
-@pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 1000, READ_BYTES - 1, READ_BYTES, 3 * READ_BYTES + 5])
+@pytest.mark.parametrize(
+    "size", [0, 1, 6, 7, 8, 1000, READ_BYTES - 1, READ_BYTES, 3 * READ_BYTES + 5]
+)
 @pytest.mark.parametrize("disk", [Disk(), ShortReads()], ids=["whole", "short"])
 def test_the_hash_of_a_file(tmp_path: Path, disk: Disk, size: int) -> None:
     if isinstance(disk, ShortReads) and size > 1000:

@@ -48,7 +48,7 @@ def put_index(store: Path, id: str, index: Index) -> None:
     (store / "builds" / id / "index").write_bytes(index.text)
 
 
-# -- the index --------------------------------------------------------------------------------------
+# -- the index ------------------------------------------------------------------------------------
 
 tokens = st.binary(min_size=8, max_size=8).map(bytes.hex)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -167,11 +167,14 @@ def test_a_damaged_index_is_found_and_mended(store: Path, site: Path, damage: st
     good = content(store, "1")
     INDEX_DAMAGES[damage](store / "builds/1/index")
     assert problems(store, "1")
-    with open_store(Disk(), store) as opened, opened.open_build(build_id("1")) as build:
-        with pytest.raises(Mismatch):
-            list(build.reader().contents(build.manifest().files))
+    with (
+        open_store(Disk(), store) as opened,
+        opened.open_build(build_id("1")) as build,
+        pytest.raises(Mismatch),
+    ):
+        list(build.reader().contents(build.manifest().files))
     if damage == "a directory":
-        (store / "builds/1/index").rmdir()
+        (store / "builds/1/index").rmdir()  # a rename does not replace one: left to a person
     assert publish(store, site, "1").written.repaired
     assert problems(store, "1") == ()
     assert content(store, "1") == good
@@ -213,7 +216,7 @@ def test_an_index_that_claims_more_than_its_pack_holds(store: Path, site: Path) 
     assert problems(store, "2") == ()
 
 
-# -- packs ------------------------------------------------------------------------------------------
+# -- packs ----------------------------------------------------------------------------------------
 
 
 def test_a_publish_writes_one_pack_and_changes_none(store: Path, site: Path) -> None:
@@ -320,7 +323,7 @@ def test_contents_far_apart_are_not_read_over(store: Path, tmp_path: Path) -> No
     assert disk.weight < 10_000
 
 
-# -- who may remove packs ---------------------------------------------------------------------------
+# -- who may remove packs -------------------------------------------------------------------------
 
 
 def test_packs_are_named_as_used_before_they_are_looked_at(store: Path, site: Path) -> None:
@@ -353,7 +356,7 @@ def test_a_pack_that_is_missing_is_written_anew(store: Path, site: Path) -> None
     assert problems(store, "2") == ()
 
 
-# -- proofs grow old --------------------------------------------------------------------------------
+# -- proofs grow old ------------------------------------------------------------------------------
 
 
 def aged(store: Path, id: str, seconds: int) -> None:

@@ -153,7 +153,7 @@ def test_a_link_is_never_made_out_of_the_base_build(store: Path, site: Path) -> 
     assert (outside / "a.png").stat().st_nlink == 1
 
 
-# -- damage -----------------------------------------------------------------------------------------
+# -- damage ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))

@@ -9,7 +9,6 @@ import random
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from trees import directory_entry, entries, file_entry, link_entry, manifests, names
 
 from moorline.errors import Mismatch
 from moorline.manifest import (
@@ -26,6 +25,7 @@ from moorline.manifest import (
     shown,
     unescape,
 )
+from trees import directory_entry, entries, file_entry, link_entry, manifests, names
 
 SHA = hashlib.sha256(b"hi").hexdigest()
 ROOT = b"d 755 0 - .\n"
@@ -158,7 +158,13 @@ GOOD = text(line(b"a"), b"d 755 0 - b", line(b"b/c"), b"l 777 1 - d a")
 
 
 def test_the_text_that_the_next_test_damages_is_good() -> None:
-    assert [entry.path for entry in Manifest.parse(GOOD).entries] == [b".", b"a", b"b", b"b/c", b"d"]
+    assert [entry.path for entry in Manifest.parse(GOOD).entries] == [
+        b".",
+        b"a",
+        b"b",
+        b"b/c",
+        b"d",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +241,7 @@ def test_the_text_that_the_next_test_damages_is_good() -> None:
     ids=lambda item: item[0].replace(" ", "-"),
 )
 def test_a_damaged_or_hostile_text_is_refused(damaged: tuple[str, bytes]) -> None:
-    with pytest.raises(Mismatch, match="^the manifest "):
+    with pytest.raises(Mismatch, match=r"^the manifest "):
         Manifest.parse(damaged[1])
 
 

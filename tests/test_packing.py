@@ -1,4 +1,4 @@
-"""Folding: for any history few packs, half of each alive, and a published byte has a fixed price."""
+"""Folding: for any history few packs, half of each alive, and a fixed price for a new byte."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from moorline.layout.pack import Index
 from moorline.publishing import Published, Publisher
 from moorline.scan import Source, scan
 from moorline.store import open_store
-from stores import content, leftovers, listed, make_store, packs, problems, publish, times
+from stores import content, leftovers, listed, make_store, packs, problems, times
 from trees import Content, write_tree
 
 OLD: dict[str, Content] = {"a": b"a" * 300, "d/b": b"old", "gone": b"x"}
@@ -152,14 +152,12 @@ def orphans(store: Path) -> set[str]:
     return packs(store).keys() - named
 
 
-# -- a process that dies ----------------------------------------------------------------------------
+# -- a process that dies --------------------------------------------------------------------------
+
+WHOLE = {"a": b"a" * 300, "d/b": b"new!", "e": b""}
 
 
-@pytest.mark.parametrize("before", ["first", "second"])
-def test_a_publish_may_die_at_any_operation(scene: Scene, before: str) -> None:
-    earlier = [] if before == "first" else ["old"]
-    if earlier:
-        second(scene)
+def dies_at_any_operation(scene: Scene, earlier: list[str]) -> None:
     outcomes = []
     for at in range(len(scene.operations("new", scene.new))):
         store = scene.fresh()
@@ -170,76 +168,91 @@ def test_a_publish_may_die_at_any_operation(scene: Scene, before: str) -> None:
         found = sound(store)
         assert found in (earlier, [*earlier, "new"])
         outcomes.append(len(found))
+        around = {path.parts[-2] for path in store.glob("*/*") if path not in scene.kept}
+        assert around <= {"incoming", "trash", "packs", "sequence", "builds"}
 
         again = scene.publish("new", scene.new)
         assert again.already == ("new" in found)
         assert sound(store) == [*earlier, "new"]
-        assert content(store, "new") == {"a": b"a" * 300, "d/b": b"new!", "e": b""}
+        assert content(store, "new") == WHOLE
     assert outcomes == sorted(outcomes), "one commit point: before it no build, after it all of it"
     assert len(set(outcomes)) == 2
 
 
+def test_the_first_publish_may_die_at_any_operation(scene: Scene) -> None:
+    dies_at_any_operation(scene, [])
+
+
+def test_a_later_publish_may_die_at_any_operation(second: Scene) -> None:
+    dies_at_any_operation(second, ["old"])
+
+
 def damage(store: Path, what: str) -> None:
-    builds = store / "builds" / "new"
+    build = store / "builds" / "new"
     if what == "manifest":
-        os.truncate(builds / "manifest", 30)
+        os.truncate(build / "manifest", 30)
     elif what == "record":
-        os.truncate(builds / "build.json", 30)
-    elif (builds / "tree").exists():
-        (builds / "tree/d/b").unlink()
-        (builds / "tree/a").write_bytes(b"A" * 300)
-        (builds / "tree/extra").mkdir()
+        os.truncate(build / "build.json", 30)
+    elif (build / "tree").exists():
+        (build / "tree/d/b").unlink()
+        (build / "tree/a").unlink()
+        (build / "tree/a").write_bytes(b"A" * 300)
+        (build / "tree/extra").mkdir()
     else:
         for token in packs(store):
             os.truncate(store / "packs" / token, 2)
 
 
-@pytest.mark.parametrize("what", ["content", "manifest", "record"])
-def test_a_repair_may_die_at_any_operation(scene: Scene, what: str) -> None:
-    second(scene)
-    scene.publish(scene.template, "new", scene.new)
-    damage(scene.template, what)
-    for at in range(len(scene.operations("new", scene.new))):
-        store = scene.fresh()
+@pytest.fixture(
+    params=[
+        "content",
+        pytest.param("manifest", marks=pytest.mark.slow),
+        pytest.param("record", marks=pytest.mark.slow),
+    ]
+)
+def damaged(second: Scene, request: pytest.FixtureRequest) -> Scene:
+    """With a build "new" besides, that is damaged in one way or another."""
+    second.publish("new", second.new)
+    damage(second.store, request.param)
+    second.keep()
+    return second
+
+
+def test_a_repair_may_die_at_any_operation(damaged: Scene) -> None:
+    for at in range(len(damaged.operations("new", damaged.new))):
+        store = damaged.fresh()
         disk = StoppingDisk(at)
         with pytest.raises(Stopped):
-            scene.publish("new", scene.new, disk)
+            damaged.publish("new", damaged.new, disk)
         assert disk.fired
         assert (store / "builds/new").is_dir(), "a build that is being mended is never away"
-        again = scene.publish("new", scene.new)
+        again = damaged.publish("new", damaged.new)
         assert again.already
         assert problems(store, "new") == ()
         assert listed(store) == ["old", "new"]
         order(store)
-        assert content(store, "new") == {"a": b"a" * 300, "d/b": b"new!", "e": b""}
+        assert content(store, "new") == WHOLE
 
 
-def test_what_a_dead_publish_leaves_lies_where_nobody_looks(scene: Scene) -> None:
-    second(scene)
-    (scene.template / "before").write_text(" ".join(p.name for p in scene.template.iterdir()))
-    builds = {p.name for p in (scene.template / "builds").rglob("*")}
-    for at in range(len(scene.operations("new", scene.new))):
-        store = scene.fresh()
-        with pytest.raises(Stopped):
-            scene.publish("new", scene.new, StoppingDisk(at))
-        if listed(store) == ["old"]:
-            assert {p.name for p in (store / "builds").rglob("*")} == builds
-        assert {p.name for p in store.iterdir()} == {p.name for p in scene.template.iterdir()}
+# -- an operation that fails ----------------------------------------------------------------------
 
 
-# -- an operation that fails ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.ESTALE])
-def test_any_operation_may_fail(scene: Scene, code: int) -> None:
-    """The program lives on and cleans up after itself: nothing is left, and nothing half is there."""
-    second(scene)
+@pytest.mark.parametrize(
+    "code",
+    [
+        errno.ENOSPC,
+        pytest.param(errno.EIO, marks=pytest.mark.slow),
+        pytest.param(errno.ESTALE, marks=pytest.mark.slow),
+    ],
+)
+def test_any_operation_may_fail(second: Scene, code: int) -> None:
+    """The program lives on and cleans up after itself: nothing is left, nothing half is there."""
     failed = 0
-    for at in range(len(scene.operations("new", scene.new))):
-        store = scene.fresh()
+    for at in range(len(second.operations("new", second.new))):
+        store = second.fresh()
         disk = FailingDisk(at, code)
         try:
-            scene.publish("new", scene.new, disk)
+            second.publish("new", second.new, disk)
         except (OSError, Error):
             failed += 1
         else:
@@ -249,22 +262,19 @@ def test_any_operation_may_fail(scene: Scene, code: int) -> None:
         if found == ["old"]:
             assert leftovers(store) == []
             assert orphans(store) == set()
-        scene.publish("new", scene.new)
+        second.publish("new", second.new)
         assert sound(store) == ["old", "new"]
     assert failed > 30
 
 
-def test_any_operation_of_a_repair_may_fail(scene: Scene) -> None:
-    second(scene)
-    scene.publish(scene.template, "new", scene.new)
-    damage(scene.template, "content")
-    for at in range(len(scene.operations("new", scene.new))):
-        store = scene.fresh()
+def test_any_operation_of_a_repair_may_fail(damaged: Scene) -> None:
+    for at in range(len(damaged.operations("new", damaged.new))):
+        store = damaged.fresh()
         disk = FailingDisk(at, errno.ENOSPC)
         try:
-            scene.publish("new", scene.new, disk)
+            damaged.publish("new", damaged.new, disk)
         except (OSError, Error):
-            scene.publish("new", scene.new)
+            damaged.publish("new", damaged.new)
         assert disk.fired
         assert problems(store, "new") == ()
 
@@ -272,31 +282,30 @@ def test_any_operation_of_a_repair_may_fail(scene: Scene) -> None:
 @pytest.mark.parametrize("operation", ["sync", "sync_all", "close", "write"])
 def test_writes_that_fail_late_fail_the_publish(scene: Scene, operation: str) -> None:
     """On NFS that is where a full disk or a lost write shows."""
-    counting = CountingDisk()
-    scene.publish(scene.copy(), "new", scene.new, counting)
-    names = [name for name, _ in counting.operations]
+    names = scene.operations("new", scene.new)
     commit = len(names) - 1 - names[::-1].index("rename")
     wanted = [at for at, name in enumerate(names[:commit]) if name == operation]
     assert wanted or (operation == "sync_all" and scene.layout == "pack")
     for at in wanted:
         store = scene.fresh()
+        disk = FailingDisk(at, errno.EDQUOT, operation)
         with pytest.raises(OSError) as caught:
-            scene.publish("new", scene.new, FailingDisk(at, errno.EDQUOT, operation))
+            scene.publish("new", scene.new, disk)
+        assert disk.fired
         assert caught.value.errno == errno.EDQUOT
         assert listed(store) == leftovers(store) == []
         assert packs(store) == {}
 
 
-# -- somebody else in the middle --------------------------------------------------------------------
+# -- somebody else in the middle ------------------------------------------------------------------
 
 
-def test_another_publish_of_the_same_build_may_come_in_between(scene: Scene) -> None:
-    second(scene)
-    for at in range(len(scene.operations("new", scene.new))):
-        store = scene.fresh()
+def test_another_publish_of_the_same_build_may_come_in_between(second: Scene) -> None:
+    for at in range(len(second.operations("new", second.new))):
+        store = second.fresh()
         both: list[Published] = []
-        disk = ActingDisk(at, lambda s=store: both.append(scene.publish(s, "new", scene.new)))  # type: ignore[misc]
-        both.append(scene.publish("new", scene.new, disk))
+        disk = ActingDisk(at, lambda: both.append(second.publish("new", second.new)))  # noqa: B023
+        both.append(second.publish("new", second.new, disk))
         assert disk.fired
         inner, outer = both
         assert inner.build == outer.build
@@ -306,25 +315,23 @@ def test_another_publish_of_the_same_build_may_come_in_between(scene: Scene) -> 
         assert orphans(store) == set()
 
 
-def test_of_two_publishes_of_one_id_with_different_content_one_is_refused(scene: Scene) -> None:
-    second(scene)
+def test_of_two_publishes_of_one_id_with_different_content_one_is_refused(second: Scene) -> None:
     won = set()
-    for at in range(len(scene.operations("new", scene.new))):
-        store = scene.fresh()
-        results: list[str] = []
+    results: list[str] = []
 
-        def attempt(
-            name: str, source: Source, disk: Disk | None = None, store: Path = store
-        ) -> None:
-            try:
-                scene.publish("new", source, disk)
-                results.append(name)  # noqa: B023
-            except Conflict as error:
-                assert "exists with other content" in error.message
-                assert error.exit_code == 5
+    def attempt(name: str, source: Source, disk: Disk | None = None) -> None:
+        try:
+            second.publish("new", source, disk)
+            results.append(name)
+        except Conflict as error:
+            assert "exists with other content" in error.message
+            assert error.exit_code == 5
 
-        disk = ActingDisk(at, lambda attempt=attempt: attempt("inner", scene.other))  # type: ignore[misc]
-        attempt("outer", scene.new, disk)
+    for at in range(len(second.operations("new", second.new))):
+        store = second.fresh()
+        results.clear()
+        disk = ActingDisk(at, lambda: attempt("inner", second.other))
+        attempt("outer", second.new, disk)
         assert disk.fired
         (winner,) = results
         won.add(winner)
@@ -335,20 +342,18 @@ def test_of_two_publishes_of_one_id_with_different_content_one_is_refused(scene:
     assert won == {"inner", "outer"}
 
 
-def test_publishes_of_different_ids_do_not_disturb_each_other(scene: Scene) -> None:
-    second(scene)
+def test_publishes_of_different_ids_do_not_disturb_each_other(second: Scene) -> None:
     orders = set()
-    for at in range(len(scene.operations("new", scene.new))):
-        store = scene.fresh()
-        disk = ActingDisk(at, lambda s=store: scene.publish(s, "other", scene.other))  # type: ignore[misc]
-        scene.publish("new", scene.new, disk)
+    for at in range(len(second.operations("new", second.new))):
+        store = second.fresh()
+        disk = ActingDisk(at, lambda: second.publish("other", second.other))
+        second.publish("new", second.new, disk)
         assert disk.fired
-        ids = sound(store)
-        orders.add(tuple(ids))
+        orders.add(tuple(sound(store)))
         assert content(store, "other")["d/b"] == b"other"
         assert times(store, "new")["d/b"] != times(store, "other")["d/b"], "two contents, two times"
         assert leftovers(store) == []
-        if scene.layout == "tree":
+        if second.layout == "tree":
             for id in ("new", "other"):
                 for path, seconds in times(store, id).items():
                     assert (store / "builds" / id / "tree" / path).stat().st_mtime == seconds
@@ -414,7 +419,7 @@ def test_processes_that_publish_at_the_same_time(tmp_path: Path, layout: str) ->
     assert orphans(store) == set()
 
 
-# -- the order of things ----------------------------------------------------------------------------
+# -- the order of things --------------------------------------------------------------------------
 
 
 class Tracing(CountingDisk):
@@ -452,9 +457,8 @@ class Tracing(CountingDisk):
         self.events.append(f"rename {os.fsdecode(path)}")
 
 
-def test_everything_is_durable_before_the_one_rename(scene: Scene) -> None:
-    second(scene)
-    store, disk = scene.fresh(), Tracing()
+def test_everything_is_durable_before_the_one_rename(second: Scene) -> None:
+    scene, disk = second, Tracing()
     token = scene.publish("new", scene.new, disk).build.token
     events = disk.events
     commit = events.index("rename new")
@@ -499,7 +503,7 @@ def test_a_long_publish_shows_that_it_is_alive(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "BEAT_S", -1.0)
-    store, disk = scene.fresh(), CountingDisk()
+    disk = CountingDisk()
     scene.publish("new", scene.new, disk)
     beats = [name for name, _ in disk.operations].count("set_times")
     files = 3 if scene.layout == "tree" else 0
@@ -512,14 +516,14 @@ def test_a_long_publish_shows_that_it_is_alive(
 
 def test_progress_reaches_the_end(scene: Scene) -> None:
     calls: list[tuple[int, int, str]] = []
-    with open_store(CountingDisk(), scene.copy()) as opened:
+    with open_store(CountingDisk(), scene.fresh()) as opened:
         Publisher(opened, lambda *call: calls.append(call)).publish(scene.new, build_id("new"))
     done, total, what = calls[-1]
     assert done == total > 0
     assert what == "writing"
 
 
-# -- sequence numbers -------------------------------------------------------------------------------
+# -- sequence numbers -----------------------------------------------------------------------------
 
 
 class Linking(CountingDisk):
@@ -580,7 +584,7 @@ def test_a_number_that_is_never_to_be_had_ends_in_an_error(
     assert listed(store) == leftovers(store) == []
 
 
-# -- what is written down ---------------------------------------------------------------------------
+# -- what is written down -------------------------------------------------------------------------
 
 
 def test_revision_and_tool_are_written_down(scene: Scene) -> None:
@@ -616,9 +620,8 @@ def test_a_record_of_a_newer_moorline_is_not_mended(scene: Scene) -> None:
     assert path.read_text() == newer
 
 
-def test_a_record_is_mended_from_its_ticket(scene: Scene) -> None:
-    second(scene)
-    store = scene.fresh()
+def test_a_record_is_mended_from_its_ticket(second: Scene) -> None:
+    scene, store = second, second.store
     build = scene.publish("new", scene.new).build
     scene.publish("later", scene.other)
     (store / "builds/new/build.json").write_text("{}")

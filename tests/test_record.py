@@ -58,7 +58,19 @@ def test_any_bytes_give_an_object_or_a_config_error(text: bytes) -> None:
 
 
 NO_TEXT: list[Any] = [1, True, 1.5, [], {}, None, "x" * 4097, "nul\0"]
-NO_NUMBER: list[Any] = [True, False, "1", 1.0, float("nan"), float("inf"), -1, 1 << 63, [], {}, None]
+NO_NUMBER: list[Any] = [
+    True,
+    False,
+    "1",
+    1.0,
+    float("nan"),
+    float("inf"),
+    -1,
+    1 << 63,
+    [],
+    {},
+    None,
+]
 NO_FLAG: list[Any] = [0, 1, "true", None, [], {}]
 NO_TEXTS: list[Any] = [1, "abc", {"a": "b"}, [1], ["a", None], [["a"]], None]
 NO_OBJECT: list[Any] = [1, "abc", [], [{}], None, True]

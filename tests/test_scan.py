@@ -12,10 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import ActingDisk, CountingDisk, FailingDisk, UnreadableDisk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from damages import DAMAGES, becomes, swap_for_link
+from fakes import ActingDisk, CountingDisk, FailingDisk, UnreadableDisk
+from moorline import hashing
+from moorline import scan as scan_module
+from moorline.disk import AnyPath, Disk, Named
+from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
+from moorline.hashing import PIECE_FILES, SMALL_FILES, Job, Workers
+from moorline.manifest import Entry, Manifest
+from moorline.scan import Rules, Source, linked_target, scan, verify
 from trees import (
     SITE,
     Content,
@@ -29,15 +37,10 @@ from trees import (
     write_tree,
 )
 
-from moorline import hashing
-from moorline import scan as scan_module
-from moorline.disk import AnyPath, Disk, Named
-from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
-from moorline.hashing import PIECE_FILES, SMALL_FILES, Job, Workers
-from moorline.manifest import Entry, Manifest
-from moorline.scan import Rules, Source, linked_target, scan, verify
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+PLAIN = Rules()
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,7 @@ def nothing_is_left_open() -> Iterator[None]:
     assert threading.active_count() == threads
 
 
-def refused(root: Path, rules: Rules = Rules(), disk: Disk | None = None) -> list[Problem]:
+def refused(root: Path, rules: Rules = PLAIN, disk: Disk | None = None) -> list[Problem]:
     with pytest.raises(SourceRefused) as caught:
         scan(disk or CountingDisk(), root, rules)
     assert f"{len(caught.value.problems)} thing(s)" in caught.value.message
@@ -59,7 +62,7 @@ def paths(source: Source) -> list[str]:
     return [entry.shown for entry in source.manifest.entries]
 
 
-# -- what a scan finds ------------------------------------------------------------------------------
+# -- what a scan finds ----------------------------------------------------------------------------
 
 
 def test_a_scan_finds_everything(site: Path) -> None:
@@ -97,7 +100,7 @@ def test_any_tree_on_disk_becomes_its_manifest(
     root = tmp_path_factory.mktemp("tree")
     known = {e.digest: content for e, content in FILES.items()}
     tree = [
-        e._replace(**{"digest": f.digest, "size": f.size})
+        e._replace(digest=f.digest, size=f.size)
         if e.kind == "f" and (f := data.draw(st.sampled_from(list(FILES))))
         else e
         for e in tree
@@ -147,21 +150,21 @@ def test_a_directory_inherits_setgid_and_the_build_does_not(site: Path) -> None:
     assert directory_entry(b"img", 0o775) in scan(Disk(), site).manifest.entries
 
 
-# -- what a scan refuses ----------------------------------------------------------------------------
+# -- what a scan refuses --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["none", "file", "none/deeper", "file/deeper"])
 def test_a_source_that_is_no_directory(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NotFound, match="nothing to publish: .* is no directory. Build first"):
+    with pytest.raises(NotFound, match=r"nothing to publish: .* is no directory\. Build first"):
         scan(Disk(), tmp_path / name)
 
 
 def test_an_empty_source(tmp_path: Path) -> None:
-    with pytest.raises(SourceRefused, match="is empty. Build first"):
+    with pytest.raises(SourceRefused, match=r"is empty\. Build first"):
         scan(Disk(), tmp_path)
     write_tree(tmp_path, {"node_modules/x": b""})
-    with pytest.raises(SourceRefused, match="is empty. Build first"):
+    with pytest.raises(SourceRefused, match=r"is empty\. Build first"):
         scan(Disk(), tmp_path, Rules(excluded=lambda path, is_directory: True))
 
 
@@ -317,7 +320,7 @@ def test_a_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     assert len(problem.path) == 16 * 256 + len("leaf")
 
 
-# -- what a scan leaves out and replaces ------------------------------------------------------------
+# -- what a scan leaves out and replaces ----------------------------------------------------------
 
 
 def test_excluded_things_are_left_out_and_not_even_looked_at(site: Path) -> None:
@@ -378,7 +381,7 @@ def test_a_linked_path_below_a_file_or_link_is_refused(site: Path, in_the_way: b
     ]
 
 
-# -- a source that changes --------------------------------------------------------------------------
+# -- a source that changes ------------------------------------------------------------------------
 
 SMALL: dict[str, Content] = {"f": b"file", "d/g": b"in d", "d/h": b"in d too", "l": "f"}
 
@@ -474,7 +477,7 @@ def test_an_error_of_the_disk_is_not_taken_for_a_change(site: Path, code: int) -
         assert disk.fired
 
 
-# -- many files: the three ways to hash --------------------------------------------------------------
+# -- many files: the three ways to hash -----------------------------------------------------------
 
 WAYS: dict[str, Callable[[Job], Workers]] = {
     "inline": hashing._Inline,
@@ -539,7 +542,7 @@ def test_progress_is_reported(site: Path, thousand: Path) -> None:
     assert calls[-1] == (sum(range(1000)), sum(range(1000)), "verifying")
 
 
-# -- verifying --------------------------------------------------------------------------------------
+# -- verifying ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -37,7 +38,7 @@ def built(store: Path, site: Path) -> Path:
     return store
 
 
-# -- making -----------------------------------------------------------------------------------------
+# -- making ---------------------------------------------------------------------------------------
 
 
 def test_a_new_store(tmp_path: Path, layout: str) -> None:
@@ -97,10 +98,8 @@ def test_a_store_that_was_cut_short_is_completed_by_the_next_try(tmp_path: Path)
         path = tmp_path / str(at)
         with pytest.raises(Stopped):
             init_store(StoppingDisk(at), path, app="site")
-        try:
+        with contextlib.suppress(NotFound):
             open_store(Disk(), path).close()
-        except NotFound:
-            pass
         with init_store(CountingDisk(), path, app="site") as store:
             assert store.builds() == []
 
@@ -125,7 +124,7 @@ def test_of_two_that_make_a_store_one_wins(tmp_path: Path) -> None:
             second.close()  # type: ignore[attr-defined]
 
 
-# -- opening ----------------------------------------------------------------------------------------
+# -- opening --------------------------------------------------------------------------------------
 
 
 def test_no_store(tmp_path: Path, site: Path) -> None:
@@ -184,7 +183,7 @@ def test_a_store_may_be_named_by_a_link_its_folders_not(store: Path, tmp_path: P
         opened.builds()
 
 
-# -- a store that is mounted read-only --------------------------------------------------------------
+# -- a store that is mounted read-only ------------------------------------------------------------
 
 
 def test_a_read_only_store_can_be_read(built: Path) -> None:
@@ -202,7 +201,7 @@ def test_a_read_only_store_refuses_a_publish_and_says_why(built: Path, site: Pat
     assert snapshot(built) == before
 
 
-# -- the order of builds ----------------------------------------------------------------------------
+# -- the order of builds --------------------------------------------------------------------------
 
 
 def newest(store: Path) -> str | None:
@@ -250,7 +249,7 @@ def test_a_number_that_was_taken_by_a_failed_publish_is_passed_over(built: Path)
     assert newest(built) == "3"
 
 
-# -- damaged builds ---------------------------------------------------------------------------------
+# -- damaged builds -------------------------------------------------------------------------------
 
 
 def replaced(path: Path, make: Callable[[Path], object]) -> None:
@@ -324,7 +323,7 @@ def test_an_error_of_the_disk_is_not_taken_for_a_missing_build(built: Path) -> N
             store.builds()
 
 
-# -- manifest and times -----------------------------------------------------------------------------
+# -- manifest and times ---------------------------------------------------------------------------
 
 
 def test_a_manifest_counts_only_with_its_digest(built: Path) -> None:
@@ -396,7 +395,7 @@ def test_times_that_are_no_file_are_replaced_too(built: Path, make: Callable[[Pa
         assert set(build.times(build.manifest()).values()) == {build.build.created}
 
 
-# -- agents and settings ----------------------------------------------------------------------------
+# -- agents and settings --------------------------------------------------------------------------
 
 
 def test_what_is_kept_by_its_digest_comes_back(store: Path) -> None:

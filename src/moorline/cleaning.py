@@ -1,11 +1,13 @@
 """Take builds and leftovers out of a store, so that nobody who may need them is hurt.
 
     remove   intent in the ledger -> all pins -> rename to trash/
-    clean    stale publishes -> trash/ ; what waited there long enough -> .deleting -> unlinked
+    clean    stale publishes and notes -> trash/ ; what waited there long enough -> .deleting ;
+             packs that nothing else names -> unlinked ; .deleting -> unlinked
 
 Nothing is unlinked under a name that anybody else may use: it is renamed first, and a late commit
 then fails. Ages are heartbeats and the times in names, both by the store's clock. Packs go when no
-index in builds/, incoming/ or trash/ names them.
+index in builds/, incoming/ or trash/ names them; before what named them goes, so that a clean which
+is cut short finds them again.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ GRACE_S = 86_400
 _WAITING = re.compile(rb"(.+)\.([0-9a-f]{16})\.([0-9]{1,12})")
 _DELETING = b".deleting"
 _TOKEN = re.compile(rb"[0-9a-f]{16}")
+_NOTES = frozenset({b"alive", b"uses", b"ticket"})
+_SMALL = (b".", b"incoming", b"agent", b"settings", b"ledger/builds", b"ledger/targets",
+          b"ledger/pins", b"ledger/removing")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def remove(store: Store, id: BuildId, reason: str) -> None:
     if id not in store.ids():
         raise NotFound(f"no build {id} in the store at {store.path}.")
     now = store_time(store)
-    ledger.begin_removing(id, reason, now)
+    token = ledger.begin_removing(id, reason, now)
     try:
         needed = sorted({t.stage or t.root for t in ledger.targets() if id in t.pins()})
         needed += [f"{pin.by}: {pin.reason}" for pin in ledger.pins() if pin.id == id]
@@ -77,17 +82,17 @@ def remove(store: Store, id: BuildId, reason: str) -> None:
             store.disk.sync(trash)
             store.disk.sync(builds)
     finally:
-        ledger.end_removing(id)
+        ledger.end_removing(id, token)
 
 
 def clean(store: Store, now: int, *, stale_s: int = STALE_S, grace_s: int = GRACE_S) -> Cleaned:
     """Clean what is old enough at `now`, by the store's clock. Safe beside everything else."""
-    stale = tuple(_retire(store, now, stale_s))
-    deleted = tuple(_delete(store, now, grace_s))
+    stale = (*_retire(store, now, stale_s), *_retire_notes(store, now, stale_s))
+    doomed = list(_doom(store, now, grace_s))
     packs: tuple[str, ...] = ()
-    if deleted and store.layout == "pack":
+    if doomed and store.layout == "pack":
         packs = tuple(_delete_packs(store, now, grace_s))
-    return Cleaned(stale, deleted, packs)
+    return Cleaned(stale, tuple(_delete(store, doomed)), packs)
 
 
 def _retire(store: Store, now: int, stale_s: int) -> Iterator[str]:
@@ -111,22 +116,51 @@ def _heartbeat(store: Store, incoming: int, name: bytes) -> int:
     return 1 << 62
 
 
-def _delete(store: Store, now: int, grace_s: int) -> Iterator[str]:
-    """What waited in trash/ for `grace_s` seconds is unlinked."""
+def _retire_notes(store: Store, now: int, stale_s: int) -> Iterator[str]:
+    """Small files that a crash left half-written, a publish in its build, or a removal in the
+    ledger, where it would keep every deploy of that build away."""
+    for folder in (*_SMALL, *(b"builds/" + id.encode() for id in store.ids())):
+        try:
+            with store.folder(folder) as fd, store.folder(b"trash") as trash:
+                for name, kind in store.disk.names(fd):
+                    if kind != "f" or not _is_note(folder, name):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        if now - int(store.disk.stat(name, fd).st_mtime) < stale_s:
+                            continue
+                        waiting = b"note.%s.%d" % (store.disk.token().encode(), now)
+                        store.disk.rename(name, waiting, fd, trash)
+                        yield os.fsdecode(folder + b"/" + name)
+        except FileNotFoundError:
+            continue
+
+
+def _is_note(folder: bytes, name: bytes) -> bool:
+    if name.startswith(b".") and name.endswith(b".tmp"):
+        return True
+    return folder == b"ledger/removing" or (folder.startswith(b"builds/") and name in _NOTES)
+
+
+def _doom(store: Store, now: int, grace_s: int) -> Iterator[bytes]:
+    """The names of what waited in trash/ for `grace_s` seconds: from here on it has no way back."""
     with store.folder(b"trash") as trash:
         for name, _ in store.disk.names(trash):
-            doomed = name
-            if not name.endswith(_DELETING):
-                match = _WAITING.fullmatch(name)
-                if match is None or now - int(match.group(3)) < grace_s:
-                    continue
-                doomed = name + _DELETING
-                try:
-                    store.disk.rename(name, doomed, trash, trash)
-                except FileNotFoundError:
-                    continue
-            remove_tree(store.disk, doomed, trash)
-            yield f"trash/{os.fsdecode(name)}"
+            if name.endswith(_DELETING):
+                yield name
+                continue
+            match = _WAITING.fullmatch(name)
+            if match is None or now - int(match.group(3)) < grace_s:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                store.disk.rename(name, name + _DELETING, trash, trash)
+                yield name + _DELETING
+
+
+def _delete(store: Store, doomed: list[bytes]) -> Iterator[str]:
+    with store.folder(b"trash") as trash:
+        for name in doomed:
+            remove_tree(store.disk, name, trash)
+            yield f"trash/{os.fsdecode(name[: -len(_DELETING)])}"
 
 
 def _delete_packs(store: Store, now: int, grace_s: int) -> Iterator[str]:
@@ -146,28 +180,31 @@ def _delete_packs(store: Store, now: int, grace_s: int) -> Iterator[str]:
 
 
 def _used_packs(store: Store) -> set[str]:
-    """Every pack that may be needed. Raises Mismatch when an index cannot be read: then nobody
-    knows, and nothing is removed."""
+    """Every pack that may be needed. Raises Mismatch when the index of a build cannot be read:
+    then nobody knows, and nothing is removed."""
     used: set[str] = set()
     for folder in (b"incoming", b"builds", b"trash"):  # the way that a build goes
         with store.folder(folder) as above:
             for name, kind in store.disk.names(above):
-                if kind == "d":
-                    used |= _packs_of(store, above, name)
+                if kind == "d" and not (folder == b"trash" and name.endswith(_DELETING)):
+                    used |= _packs_of(store, above, name, published=folder == b"builds")
     return used
 
 
-def _packs_of(store: Store, above: int, name: bytes) -> set[str]:
+def _packs_of(store: Store, above: int, name: bytes, *, published: bool) -> set[str]:
+    """What a build needs by its index, and a publish in flight, which has none yet, by `uses`."""
     used: set[str] = set()
     try:
         fd = store.disk.open_directory(name, above)
     except FileNotFoundError:
         return used
     try:
-        with contextlib.suppress(FileNotFoundError):
-            used |= set(read_file(store.disk, b"uses", fd).decode("ascii", "replace").split())
-        with contextlib.suppress(FileNotFoundError):
-            used |= set(read_index(store.disk, fd).packs)
+        if not published:
+            with contextlib.suppress(FileNotFoundError):
+                used |= set(read_file(store.disk, b"uses", fd).decode("ascii", "replace").split())
+            if b"index" not in {named.name for named in store.disk.names(fd)}:
+                return used
+        used |= set(read_index(store.disk, fd).packs)
     except Mismatch as error:
         raise Mismatch(
             f"{os.fsdecode(name)} has a damaged index, so nobody knows which packs it needs: "

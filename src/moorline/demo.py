@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from moorline import workflow
@@ -30,12 +31,12 @@ from moorline.config import Config
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, Mismatch, translated
 from moorline.layout.pack import Index
-from moorline.manifest import Entry, Manifest, shown
 from moorline.meter import Meter
 from moorline.pipeline import classic
 from moorline.scan import scan
-from moorline.settings import checked_path, settings_of
-from moorline.site import PAGES, edit_page, make_site
+from moorline.settings import HostPolicy, checked_path, settings_of
+from moorline.site import PAGES, make_versions
+from moorline.wanted import HOST_FILE, host_policy
 from moorline.wording import amount, counted
 from moorline.workflow import DeployResult, PublishResult
 
@@ -43,25 +44,23 @@ STAGES = {stage: (f"{stage.lower()}-1", f"{stage.lower()}-2")
           for stage in ("DEV", "QA", "STAGING", "PROD")}  # fmt: skip
 NEW = "new-1"  # a target that joins late
 FIRST, SECOND = "build-1", "build-2"
-MADE_BYTES = 105_000_000  # what `make_site` writes
-ROOM = 45  # times the site's size: sites, store, targets, bucket, hosts and their archives
-
-_TEXTS = (".html", ".htm", ".css", ".js", ".json", ".xml", ".txt", ".md")
+MADE_BYTES = 86_000_000  # what `make_site` writes
+ROOM = 25  # times the site's size: site, store, 9 targets, bucket, 8 hosts, zips, an archive
 
 _STEPS = {
     "publish": "publish the site",
     "deploy": "deploy it to 8 targets",
-    "publish_edit": "publish it with one page edited",
+    "publish_edit": "edit a page, publish again",
     "deploy_edit": "deploy that to 8 targets",
     "rollback": "roll PROD back (2 targets)",
-    "refuse": "deploy a build that was tampered with",
-    "repair": "publish it again: repairs the store",
-    "deploy_new": "deploy it to a new target",
+    "refuse": "deploy tampered: refused",
+    "repair": "publish again: repaired",
+    "deploy_new": "deploy to the new target",
 }
 _CAPTION = (
     "Measured in this run, one target after the other. Moved: what crosses the network, both ways "
     "(content, manifest, index, agent, bundle; for the classic way the zip). All of it is folders "
-    "on one disk here, so the share and the classic way's bucket are as near as they can be."
+    "on one disk here: the share and the classic way's bucket are as near as they can be."
 )
 
 
@@ -74,11 +73,8 @@ class Cost:
     reused_files: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.seconds + other.seconds,
-            self.bytes + other.bytes,
-            self.reused_files + other.reused_files,
-        )
+        seconds, bytes_ = self.seconds + other.seconds, self.bytes + other.bytes
+        return Cost(seconds, bytes_, self.reused_files + other.reused_files)
 
 
 def run_demo(
@@ -90,13 +86,14 @@ def run_demo(
     which stays; without one, below a temporary folder, which is removed again however this ends.
     """
     started = time.monotonic()
-    with translated("demo"), _place(folder) as place:
-        demo = _Demo(place, lambda text: None if as_json else console.print(text), progress)
+    with translated("demo"), _place(folder, site) as place:
+        demo = _Demo(place, None if as_json else console, progress)
         demo.make_builds(site)
         demo.moorline()
         demo.classic()
         result = demo.result() | {"folder": str(place) if folder else None}
-        demo.say("" if folder else "Cleaning up ...")
+        if not folder:
+            demo.say("Cleaning up ...")
     result["seconds"] = round(time.monotonic() - started, 3)
     if not as_json:
         _print_result(console, result)
@@ -104,21 +101,39 @@ def run_demo(
 
 
 @contextlib.contextmanager
-def _place(folder: str | None) -> Iterator[Path]:
+def _place(folder: str | None, site: str | None) -> Iterator[Path]:
     """The empty folder to work in."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="moorline-demo-") as name:
-            yield _usable(Path(name))
+            try:
+                yield _usable(Path(name), site)
+            finally:
+                _clear(Path(name))
         return
     place = Path(folder).absolute()
     place.mkdir(parents=True, exist_ok=True)
     if any(place.iterdir()):
         raise ConfigError(f"{place} is not empty. Name a new folder with --folder.")
-    yield _usable(place)
+    yield _usable(place, site)
 
 
-def _usable(place: Path) -> Path:
-    """Raises ConfigError when deploy.sh could not hold the store's path."""
+def _clear(place: Path) -> None:
+    """Remove what lies below, with several threads, because unlink waits for the disk; what is
+    left is up to the temporary directory's own removal."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(functools.partial(shutil.rmtree, ignore_errors=True), place.glob("*/*")))
+
+
+def _usable(place: Path, site: str | None) -> Path:
+    """Raises ConfigError when this host has rules for deploys, when the copies would lie inside of
+    what is copied, and when deploy.sh could not hold the store's path."""
+    if host_policy(Disk()) != HostPolicy():
+        raise ConfigError(
+            f"this host has rules for deploys, in {HOST_FILE}. Run the demonstration on a machine "
+            "that serves nothing."
+        )
+    if site and place.resolve().is_relative_to(Path(site).resolve()):
+        raise ConfigError(f"{place} lies in {site}. Name another folder with --folder.")
     checked_path(f"{place}/store", "the demonstration's folder (choose one with --folder)")
     for folder in (place, place / "targets", place / "hosts"):
         folder.mkdir(exist_ok=True)
@@ -145,7 +160,7 @@ def _spread(folder: Path) -> None:
 class _Demo:
     """One run: the folder it works in, and what each step cost, ours and classic."""
 
-    def __init__(self, place: Path, say: Callable[[str], None], progress: Meter) -> None:
+    def __init__(self, place: Path, console: Console | None, progress: Meter) -> None:
         self.place = place
         self.store = place / "store"
         self.builds = {FIRST: place / "site-1", SECOND: place / "site-2"}
@@ -156,34 +171,26 @@ class _Demo:
         self.theirs: dict[str, Cost] = {}
         self.refusal: dict[str, Any] = {}
         self.edited: list[str] = []
-        self._say = say
+        self._console = console
         self._progress = progress
 
     def say(self, text: str) -> None:
         """One line, with the bar out of the way."""
         self._progress.close()
-        if text:
-            self._say(escape(text))
+        if self._console is not None:
+            self._console.print(text, markup=False, highlight=False)
 
     # -- the two builds -----------------------------------------------------------------------
 
     def make_builds(self, site: str | None) -> None:
         """Version A, and version B: the same with one page edited."""
-        first, second = self.builds.values()
-        if site is None:
-            _check_room(self.place, MADE_BYTES)
-            self.say(f"Making a site of {PAGES:,} pages ...")
-            make_site(first)
-            shutil.copytree(first, second)
-            self.edited = list(edit_page(second))
-        else:
-            source = scan(Disk(), site, progress=self._progress)
-            _check_room(self.place, source.manifest.size_bytes)
-            self.say(f"Copying {site} ...")
-            for build in self.builds.values():
-                shutil.copytree(site, build, symlinks=True)
-            self.edited = [_edit_a_text(second, source.manifest)]
-        _settle(self.place)
+        source = scan(Disk(), site, progress=self._progress) if site else None
+        if source and not source.manifest.files:
+            raise ConfigError(f"nothing to edit: {site} holds no file. Name a build.")
+        _check_room(self.place, source.manifest.size_bytes if source else MADE_BYTES)
+        self.say(f"Copying {site} ..." if site else f"Making a site of {PAGES:,} pages ...")
+        self.edited = make_versions(self.builds[FIRST], self.builds[SECOND], source)
+        os.sync()  # so that the first measured step does not pay for this one
 
     # -- our way ------------------------------------------------------------------------------
 
@@ -195,7 +202,7 @@ class _Demo:
             self.ours[f"publish{suffix}"] = self._publish(id)
             self.ours[f"deploy{suffix}"] = self._deploy_everywhere(id)
         self.say("Rolling PROD back ...")
-        self.ours["rollback"] = self._roll_back("PROD")
+        self.ours["rollback"] = _sum(self._roll_back(target, "PROD") for target in STAGES["PROD"])
         self._deploy(FIRST, NEW, "NEW")
         self._tamper()
         self.say("Deploying it to a new target ...")
@@ -213,11 +220,10 @@ class _Demo:
         return Cost(seconds(), self._published_bytes(result), result.linked_files)
 
     def _deploy_everywhere(self, id: str) -> Cost:
-        cost = Cost(0.0, 0)
-        for stage, targets in STAGES.items():
-            for target in targets:
-                cost += self._deploy(id, target, stage)
-        return cost
+        stages = STAGES.items()
+        return _sum(
+            self._deploy(id, target, stage) for stage, targets in stages for target in targets
+        )
 
     def _deploy(self, id: str, target: str, stage: str) -> Cost:
         with _timed() as seconds:
@@ -227,19 +233,15 @@ class _Demo:
             )  # fmt: skip
         return Cost(seconds(), self._deployed_bytes(id, result), result.reused_files)
 
-    def _roll_back(self, stage: str) -> Cost:
-        cost = Cost(0.0, 0)
-        for target in STAGES[stage]:
-            with _timed() as seconds:
-                result = workflow.rollback(
-                    config=self.config, target=self._root(target), stage=stage,
-                    progress=self._progress,
-                )  # fmt: skip
-            cost += Cost(seconds(), result.copied_bytes, result.reused_files)
-        return cost
+    def _roll_back(self, target: str, stage: str) -> Cost:
+        with _timed() as seconds:
+            result = workflow.rollback(
+                config=self.config, target=self._root(target), stage=stage, progress=self._progress
+            )
+        return Cost(seconds(), result.copied_bytes, result.reused_files)
 
     def _tamper(self) -> None:
-        """Flip one bit of the edited page, where the store keeps it."""
+        """Change one byte of the edited page, where the store keeps it."""
         edited = workflow.diff(FIRST, SECOND, config=self.config).changed[0][1]
         index = Index.parse((self.store / "builds" / SECOND / "index").read_bytes())
         place = index.places[edited.digest]
@@ -249,9 +251,10 @@ class _Demo:
             byte = pack.read(1)[0]
             pack.seek(at)
             pack.write(bytes([byte ^ 1]))
-        self.say(f"Tampering with {SECOND}: one bit of {edited.shown} in packs/{place.pack} ...")
+        self.say(f"Tampering with {SECOND}: one byte of {edited.shown} in packs/{place.pack} ...")
 
     def _refused(self, id: str) -> Cost:
+        """What is live afterwards is not taken from the error: it is read, and hashed."""
         with _timed() as seconds:
             try:
                 self._deploy(id, NEW, "NEW")
@@ -259,17 +262,19 @@ class _Demo:
                 refusal = error
             else:
                 raise Error("demo failed: a build that was tampered with went live.")
-        live = self._live()["NEW"][0]
+        (live,) = workflow.verify(config=self.config, target=self._root(NEW))
+        if live.id != FIRST or not live.ok:
+            raise Error(f"demo failed: a refused deploy left {live.id} live.")
         self.refusal = {
             "error": refusal.message,
             "exit": refusal.exit_code,
             "problems": [problem._asdict() for problem in refusal.problems],
-            "live": live,
+            "live": live.id,
         }
         self.say(f"  refused, exit code {refusal.exit_code}: {refusal.message}")
         for path, problem in refusal.problems:
             self.say(f"    {path}: {problem}")
-        self.say(f"  live on the new target: {live}, as before")
+        self.say(f"  live there, as before: {live.id}, {counted(live.files, 'file')} verified")
         return Cost(seconds(), self._deployed_bytes(id, None))
 
     def _bundle(self, id: str) -> str:
@@ -312,14 +317,12 @@ class _Demo:
         hosts = [target for targets in STAGES.values() for target in targets]
         self.theirs["deploy_edit"] = self._install(SECOND, hosts)
         self.say("The classic way: rolling PROD back ...")
-        self.theirs["rollback"] = self._install(FIRST, list(STAGES["PROD"]))
+        self.theirs["rollback"] = self._install(FIRST, STAGES["PROD"])
 
-    def _install(self, id: str, hosts: list[str]) -> Cost:
-        cost = Cost(0.0, 0)
-        for host in hosts:
-            done = classic.deploy(self.place / "bucket" / f"{id}.zip", self.place / "hosts" / host)
-            cost += Cost(done.seconds, done.bytes)
-        return cost
+    def _install(self, id: str, hosts: Iterable[str]) -> Cost:
+        artifact, place = self.place / "bucket" / f"{id}.zip", self.place / "hosts"
+        done = [classic.deploy(artifact, place / host) for host in hosts]
+        return _sum(Cost(installed.seconds, installed.bytes) for installed in done)
 
     # -- the result ---------------------------------------------------------------------------
 
@@ -338,10 +341,15 @@ class _Demo:
         return {
             "site": {"files": first.files, "bytes": first.size_bytes, "edited": self.edited},
             "steps": [
-                {"step": step, **_rounded(cost), "classic": _rounded(self.theirs.get(step))}
+                {
+                    "step": step,
+                    **_plain(cost),
+                    "reused_files": cost.reused_files,
+                    "classic": _plain(self.theirs[step]) if step in self.theirs else None,
+                }
                 for step, cost in self.ours.items()
             ],
-            "edit": {"moorline": _rounded(ours), "classic": _rounded(theirs)},
+            "edit": {"moorline": _plain(ours), "classic": _plain(theirs)},
             "times_faster": round(theirs.seconds / ours.seconds, 1),
             "times_fewer_bytes": round(theirs.bytes / ours.bytes, 1),
             "refusal": self.refusal,
@@ -360,16 +368,6 @@ def _timed() -> Iterator[Callable[[], float]]:
     end = time.perf_counter()
 
 
-def _settle(place: Path) -> None:
-    """Write out what is in memory, so that the first measured step does not pay for the site."""
-    disk = Disk()
-    fd = disk.open_directory(place)
-    try:
-        disk.sync_all(fd)
-    finally:
-        os.close(fd)
-
-
 def _check_room(place: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(place).free
     if free < ROOM * size_bytes:
@@ -379,24 +377,12 @@ def _check_room(place: Path, size_bytes: int) -> None:
         )
 
 
-def _edit_a_text(build: Path, manifest: Manifest) -> str:
-    """Add an empty line to one file, a page when there is one; returns its path."""
-    entry = min(manifest.files, key=lambda entry: (_text_rank(entry), entry.path))
-    file = build / os.fsdecode(entry.path)
-    content = file.read_bytes()
-    file.unlink()  # it may be read-only
-    file.write_bytes(content + b"\n")
-    file.chmod(entry.mode)
-    return shown(entry.path)
+def _sum(costs: Iterable[Cost]) -> Cost:
+    return sum(costs, start=Cost(0.0, 0))
 
 
-def _text_rank(entry: Entry) -> int:
-    ending = os.path.splitext(os.fsdecode(entry.path))[1].lower()
-    return _TEXTS.index(ending) if ending in _TEXTS else len(_TEXTS)
-
-
-def _rounded(cost: Cost | None) -> dict[str, Any] | None:
-    return asdict(replace(cost, seconds=round(cost.seconds, 3))) if cost else None
+def _plain(cost: Cost) -> dict[str, Any]:
+    return {"seconds": round(cost.seconds, 3), "bytes": cost.bytes}
 
 
 # -- the table ------------------------------------------------------------------------------------
@@ -408,10 +394,11 @@ def _print_result(console: Console, result: dict[str, Any]) -> None:
     title = f"A site of {counted(site['files'], 'file')}, {amount(site['bytes'])}"
     table = Table(box=box.SIMPLE_HEAD, title=title, caption=_CAPTION, caption_justify="left")
     table.add_column("step")
-    for name in ("seconds", "moved", "files reused", "classic: seconds", "moved"):
+    for name in ("seconds", "moved", "files\nreused", "classic\nseconds", "classic\nmoved"):
         table.add_column(name, justify="right")
     for step in result["steps"]:
-        table.add_row(_STEPS[step["step"]], *_cells(step), *_cells(step["classic"])[:2])
+        reused = f"{step['reused_files']:,}" if step["reused_files"] else "-"
+        table.add_row(_STEPS[step["step"]], *_cells(step), reused, *_cells(step["classic"]))
     console.print(table)
     ours, theirs = edit["moorline"], edit["classic"]
     console.print(
@@ -425,9 +412,6 @@ def _print_result(console: Console, result: dict[str, Any]) -> None:
         console.print(f"All of it is in {result['folder']}", markup=False)
 
 
-def _cells(cost: dict[str, Any] | None) -> list[str]:
-    """Seconds, bytes, files reused; a dash where the classic way has no such step."""
-    if cost is None:
-        return ["-", "-", "-"]
-    reused = f"{cost['reused_files']:,}" if cost["reused_files"] else "-"
-    return [f"{cost['seconds']:.2f}", amount(cost["bytes"]), reused]
+def _cells(cost: dict[str, Any] | None) -> tuple[str, str]:
+    """Seconds and bytes; dashes where the classic way has no such step."""
+    return (f"{cost['seconds']:.2f}", amount(cost["bytes"])) if cost else ("-", "-")

@@ -16,6 +16,7 @@ Rules that hold for all of it:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -405,7 +406,8 @@ def remove_tree(
             if not left:
                 stack.pop()
                 os.close(directory)
-                disk.remove_directory(stack[-1][1].pop().name, stack[-1][0])
+                with contextlib.suppress(FileNotFoundError):
+                    disk.remove_directory(stack[-1][1].pop().name, stack[-1][0])
                 continue
             beat()
             below = _unlink(disk, directory, left[-1])
@@ -429,7 +431,8 @@ def _unlink(disk: Disk, at: int, named: Named) -> int:
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-    disk.unlink(named.name, at)
+    with contextlib.suppress(FileNotFoundError):  # another cleaner was faster
+        disk.unlink(named.name, at)
     return -1
 
 

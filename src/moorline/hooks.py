@@ -218,11 +218,12 @@ def _text(tail: bytes) -> str:
 def _ask(hook: Hook) -> str:
     """Empty when the address answers 2xx, with the wanted text if there is one."""
     deadline = time.monotonic() + hook.timeout_s
-    address = urllib.parse.urlsplit(hook.url)
-    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-    path = urllib.parse.urlunsplit(("", "", address.path or "/", address.query, ""))
     connection: Optional[http.client.HTTPConnection] = None
     try:
+        address = urllib.parse.urlsplit(hook.url)
+        secure = address.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        path = urllib.parse.urlunsplit(("", "", address.path or "/", address.query, ""))
         connection = kind(address.hostname or "", address.port, timeout=hook.timeout_s)
         connection.request("GET", path, headers={"User-Agent": "moorline", "Connection": "close"})
         answer = connection.getresponse()

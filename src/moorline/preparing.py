@@ -24,7 +24,7 @@ from moorline.place import Held, Placed, Placement
 from moorline.scan import Progress, no_progress, verify
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
-from moorline.target import Deploying, Target, previous_of
+from moorline.target import Deploying, Target, make_folder, previous_of
 from moorline.wanted import Wanted, host_policy
 
 Result = TypeVar("Result")
@@ -154,22 +154,19 @@ class Preparation:
 
     def _make_shared(self, path: bytes) -> None:
         """A directory below shared/, which the application may own: never through a link."""
-        parts = path.split(b"/")
+        parts, owner = path.split(b"/"), self._owner()
         with self.target.folder(b"shared") as shared, Descent(self.disk, shared) as descent:
-            for depth, part in enumerate(parts):
-                try:
+            try:
+                for depth, part in enumerate(parts):
                     at = descent.enter(b"/".join(parts[:depth]) or b".")
-                    self.disk.make_directory(part, 0o755, at)
-                except FileExistsError:
-                    continue
-                except NotADirectoryError:
-                    raise ConfigError(
-                        f"{self.target.root}/shared/{os.fsdecode(path)} cannot be made: a part of "
-                        "it is a link or a file. Make the directory by hand."
-                    ) from None
-                owner = self._owner()
-                if owner is not None:
-                    self.disk.set_owner(part, *owner, at)
+                    if make_folder(self.disk, part, at) and owner is not None:
+                        self.disk.set_owner(part, *owner, at)
+                descent.enter(path)
+            except (NotADirectoryError, FileNotFoundError):
+                raise ConfigError(
+                    f"{self.target.root}/shared/{os.fsdecode(path)} cannot be made: a part of it "
+                    "is a link or a file. Make the directory by hand."
+                ) from None
 
     def _owner(self) -> Optional[tuple[int, int]]:
         if not self.settings.owner:

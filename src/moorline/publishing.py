@@ -170,15 +170,17 @@ class Publisher:
     def _abandon(self, reservation: Reservation) -> None:
         """Take an unfinished publish away, as well as it goes; a cleaner does the rest."""
         with contextlib.suppress(OSError):
-            self._throw_away(reservation)
-            if self.store.layout == "pack":
-                with self.store.folder(b"packs") as packs:
-                    self.disk.unlink(reservation.token, packs)
+            self._throw_away(reservation, pack=self.store.layout == "pack")
 
-    def _throw_away(self, reservation: Reservation) -> None:
+    def _throw_away(self, reservation: Reservation, *, pack: bool = False) -> None:
+        """The pack goes before the folder: what is cut short here leaves the name that a cleaner
+        looks for packs by."""
         name = f"{reservation.name}.{reservation.started}.deleting"
         with self.store.folder(b"incoming") as incoming, self.store.folder(b"trash") as trash:
             self.disk.rename(reservation.name, name, incoming, trash)
+            if pack:
+                with contextlib.suppress(FileNotFoundError), self.store.folder(b"packs") as packs:
+                    self.disk.unlink(reservation.token, packs)
             remove_tree(self.disk, os.fsencode(name), trash)
 
     def _complete(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:

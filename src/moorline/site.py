@@ -1,8 +1,8 @@
 """A site of the shape that Gatsby builds, for the demonstration and for tests.
 
 The same bytes on every machine and every Python: all of it grows from SHAKE-128 of names, modes are
-set whatever the umask is, and nothing asks a clock. 1,100 pages make 3,000 files in 2,500
-directories, 104 MB:
+set whatever the umask is, and nothing asks a clock. 900 pages make 2,500 files in 2,050
+directories, 86 MB:
 
     <section>/<slug>/index.html                       a page
     page-data/<section>/<slug>/page-data.json         the same page for the browser's own router
@@ -15,10 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-PAGES = 1100
+from moorline.manifest import Entry, Manifest
+from moorline.scan import Source
+
+PAGES = 900
 PAGES_PER_PICTURE = 4
 WORDS_PER_PARAGRAPH = 90
 PARAGRAPHS = 16
@@ -28,14 +32,27 @@ _SECTIONS = ("blog", "docs", "guides", "news", "products")
 _WIDTHS = {480: 20_000, 960: 70_000, 1920: 210_000}  # pixels: bytes
 _BUNDLES = {"app": 310_000, "framework": 140_000, "polyfill": 92_000, "webpack-runtime": 6_000}
 _COMPONENTS = 20
-_WORDS = (
+_TEXTS = (".html", ".htm", ".css", ".js", ".json", ".xml", ".txt", ".md")
+_VOCABULARY = (
     "anchor bay beacon berth bilge boat bow bridge buoy cabin cable canal cargo chart cleat "
     "coast compass course crane crew current deck dock drift ebb ferry fleet flood fog foghorn "
     "galley gangway harbour hatch haul helm hull island jetty keel knot ladder lantern launch "
     "lighthouse lock mast mooring morning oar pier pilot port quay raft reef rope rudder sail "
     "shore stern tide wharf winch"
-).split()
-assert len(_WORDS) == 64  # a byte names a word without preferring any
+)
+_WORDS = _VOCABULARY.split()
+assert len(_WORDS) == 64  # so that a byte names a word without preferring any
+
+
+def make_versions(first: Path, second: Path, source: Source | None) -> list[str]:
+    """Version A of a site and version B, with one page edited: our own site, or a copy of `source`,
+    which is only read. Returns the edited paths. What both have in common are hard links."""
+    if source is None:
+        make_site(first)
+    else:
+        shutil.copytree(source.root, first, symlinks=True)
+    shutil.copytree(first, second, symlinks=True, copy_function=os.link)
+    return edit_page(second) if source is None else [edit_text(second, source.manifest)]
 
 
 def make_site(site_dir: str | os.PathLike[str], pages: int = PAGES) -> None:
@@ -45,7 +62,7 @@ def make_site(site_dir: str | os.PathLike[str], pages: int = PAGES) -> None:
         _write(root, path, content)
 
 
-def edit_page(site_dir: str | os.PathLike[str]) -> tuple[str, str]:
+def edit_page(site_dir: str | os.PathLike[str]) -> list[str]:
     """Add a sentence to one page, as a rebuild would: its HTML and its page data change, nothing
     else. Returns the two paths, relative to `site_dir`."""
     root = Path(site_dir)
@@ -54,11 +71,32 @@ def edit_page(site_dir: str | os.PathLike[str]) -> tuple[str, str]:
     page = root / slug / "index.html"
     sentence = "<p>Corrected: the ferry leaves at nine.</p>\n"
     text = page.read_text(encoding="ascii")
-    page.write_text(text.replace("</article>", f"{sentence}</article>", 1), encoding="ascii")
     fields = json.loads(data.read_bytes())
     fields["result"]["data"]["html"] += sentence
-    data.write_bytes(_json(fields))
-    return str(page.relative_to(root)), str(data.relative_to(root))
+    edited = {
+        page: text.replace("</article>", f"{sentence}</article>", 1).encode("ascii"),
+        data: _json(fields),
+    }
+    for file, content in edited.items():
+        file.unlink()  # it may be a hard link
+        _write(root, str(file.relative_to(root)), content)
+    return [str(file.relative_to(root)) for file in edited]
+
+
+def edit_text(site_dir: str | os.PathLike[str], manifest: Manifest) -> str:
+    """Add an empty line to one file of any site, to a page when there is one; returns its path."""
+    entry = min(manifest.files, key=lambda entry: (_text_rank(entry), entry.path))
+    file = Path(site_dir) / os.fsdecode(entry.path)
+    content = file.read_bytes()
+    file.unlink()  # it may be a hard link
+    file.write_bytes(content + b"\n")
+    file.chmod(entry.mode)
+    return entry.shown
+
+
+def _text_rank(entry: Entry) -> int:
+    ending = os.path.splitext(os.fsdecode(entry.path))[1].lower()
+    return _TEXTS.index(ending) if ending in _TEXTS else len(_TEXTS)
 
 
 # -- what the site holds --------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def open_target(disk: Disk, root: str, *, make: bool = True) -> Target:
                 f"cannot make the target {path}: {os.path.dirname(path)} does not exist. "
                 "Make that folder, or correct the target's root."
             )
-        _make_folder(disk, path)
+        make_folder(disk, path)
     fd = disk.open_directory(path)
     try:
         _check_owner(fd, path)
@@ -109,23 +109,25 @@ def open_target(disk: Disk, root: str, *, make: bool = True) -> Target:
         raise
 
 
-def _make_folder(disk: Disk, path: AnyPath, at: Optional[int] = None) -> None:
-    """A folder that a web server may enter, whatever the umask is and the folder above says."""
+def make_folder(disk: Disk, path: AnyPath, at: Optional[int] = None) -> bool:
+    """A folder that a web server may enter, whatever the umask is and the folder above says. False
+    when the name was there."""
     try:
         disk.make_directory(path, 0o755, at)
     except FileExistsError:
-        return
+        return False
     fd = disk.open_directory(path, at)
     try:
         if os.fstat(fd).st_mode & 0o7777 != 0o755:
             disk.set_mode(fd, 0o755)
     finally:
         os.close(fd)
+    return True
 
 
 def _own_folder(disk: Disk, fd: int, name: bytes, path: str) -> None:
     """One of the target's folders, made when missing. `shared` may belong to the application."""
-    _make_folder(disk, name, fd)
+    make_folder(disk, name, fd)
     if name in _PRIVATE:
         try:
             inside = disk.open_directory(name, fd)

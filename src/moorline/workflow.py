@@ -300,7 +300,7 @@ def deploy(
         root = root or wanted.settings.root or config.target_root(stage)
         if dry_run:
             return _would(wanted, root, started)
-        with open_target(disk, root) as opened:
+        with open_target(disk, root) as opened, opened.lock():
             return _go(disk, opened, wanted, progress, started)
 
 
@@ -316,8 +316,8 @@ def rollback(
     started = time.monotonic()
     with translated("rollback"):
         root = target or config.target_root(stage)
-        store = config.store or config.settings.store
-        with open_target(disk, root, make=False) as opened:
+        store = host_policy(disk).store or config.store or config.settings.store
+        with open_target(disk, root, make=False) as opened, opened.lock():
             wanted = _back(disk, opened, to, store, stage, trust_store, config)
             if dry_run:
                 return _would(wanted, opened.root, started)
@@ -467,11 +467,11 @@ def _back(
 def _go(
     disk: Disk, target: Target, wanted: Wanted, progress: Progress, started: float
 ) -> DeployResult:
-    with target.lock():
-        go = GoLive(disk, target, wanted, progress)
-        go.run()
-        rows, live = target.history(), target.live_id()
-        before = previous_of(rows, live)
+    """Called with the target's lock held."""
+    go = GoLive(disk, target, wanted, progress)
+    go.run()
+    rows, live = target.history(), target.live_id()
+    before = previous_of(rows, live)
     placed, notes = go.outcome.placed, list(go.outcome.notes)
     if wanted.source == "share":
         notes.append("only the ledger on the share vouches for this content, no bundle")

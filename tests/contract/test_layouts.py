@@ -71,7 +71,7 @@ def bytes_in(store: Path) -> int:
     return sum(seen.values())
 
 
-# -- in and out -------------------------------------------------------------------------------------
+# -- in and out -----------------------------------------------------------------------------------
 
 
 def test_a_build_comes_back_as_it_went_in(store: Path, site: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_build_of_links_and_directories_only(store: Path, tmp_path: Path) -> N
     assert problems(store, "1") == problems(store, "2") == ()
 
 
-# -- what did not change ----------------------------------------------------------------------------
+# -- what did not change --------------------------------------------------------------------------
 
 
 def test_the_next_build_writes_only_what_changed(store: Path, site: Path) -> None:
@@ -193,7 +193,7 @@ def test_changing_the_source_afterwards_changes_no_build(store: Path, site: Path
     assert content(store, "1") == files(SITE)
 
 
-# -- times ------------------------------------------------------------------------------------------
+# -- times ----------------------------------------------------------------------------------------
 
 
 def test_times_say_when_a_path_got_its_content(store: Path, site: Path) -> None:
@@ -257,7 +257,7 @@ def test_no_path_ever_shows_other_content_under_the_same_time_and_size(
     shutil.rmtree(folder)
 
 
-# -- the same id again ------------------------------------------------------------------------------
+# -- the same id again ----------------------------------------------------------------------------
 
 
 def state(store: Path) -> dict[str, tuple[object, ...]]:
@@ -296,7 +296,7 @@ def test_other_content_under_the_same_id_is_refused(store: Path, site: Path) -> 
     assert leftovers(store) == []
 
 
-# -- damage -----------------------------------------------------------------------------------------
+# -- damage ---------------------------------------------------------------------------------------
 
 
 def content_files(store: Path, id: str) -> list[Path]:

@@ -69,8 +69,8 @@ class Call:
         return self.options.get("at")
 
     def __str__(self) -> str:
-        shown = [os.fsdecode(a) if isinstance(a, bytes) else str(a) for a in self.arguments]
-        return f"{self.number}: {self.operation}({', '.join(a[:60] for a in shown)})"
+        shown = (ascii(argument)[:60] for argument in self.arguments)
+        return f"{self.number}: {self.operation}({', '.join(shown)})"
 
 
 class WatchedDisk(Disk):

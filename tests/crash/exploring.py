@@ -37,7 +37,7 @@ class Exploration:
             self.scenario.run(self.world, disk)
         self.truth.holds(self.world, self.scenario, done=True)
         self.truth.recovers(self.world, self.scenario)
-        self.on_share = disk.on_share
+        self.on_share, self.changed = disk.on_share, disk.changed
         return disk.calls
 
     @contextlib.contextmanager
@@ -52,7 +52,7 @@ class Exploration:
     def crashes(self, *, after: bool) -> None:
         """Process death before every operation, or after each that changes something."""
         for call in self.calls:
-            if after and not changes(call):
+            if after and call.number not in self.changed:
                 continue
             disk = DyingDisk(call.number, after=after)
             self._run(disk, f"died {'after' if after else 'before'} {call}", died=True)
@@ -61,7 +61,7 @@ class Exploration:
     def interrupts(self) -> None:
         """Ctrl-C after each operation that changes something: cleaning up runs, and is right."""
         for call in self.calls:
-            if changes(call):
+            if call.number in self.changed:
                 self._run(InterruptedDisk(call.number), f"interrupted after {call}")
                 self.count.add("interrupts")
 
@@ -113,13 +113,16 @@ class Exploration:
 
 
 class RecordingDisk(WatchedDisk):
-    """Notes which operations a client of NFS could have tried twice."""
+    """Notes which operations changed something, and which of them NFS could have tried twice."""
 
     def __init__(self, share: str) -> None:
         super().__init__()
         self.share = share
         self.on_share: set[int] = set()
+        self.changed: set[int] = set()
 
-    def before(self, call: Call) -> None:
-        if retried(call, self.share):
-            self.on_share.add(call.number)
+    def after(self, call: Call) -> None:
+        if changes(call):
+            self.changed.add(call.number)
+            if retried(call, self.share):
+                self.on_share.add(call.number)

@@ -47,7 +47,7 @@ class Truth:
             ids = set(store.ids())
             assert ids >= set(scenario.builds), f"I4: lost {set(scenario.builds) - ids}"
             for id in ids:
-                if done or id not in scenario.damaged:
+                if id not in scenario.spoilt and (done or id != scenario.damaged):
                     self.build_is_whole(store, id)
             whole = [build.sequence for build in store.builds()]
             assert len(whole) == len(set(whole)), "two builds have one sequence number"
@@ -106,7 +106,7 @@ class Truth:
         scenario.run_again(world, WatchedDisk(seed))
         self.holds(world, scenario, done=True)
         if scenario.target and (world.root / ".moorline").exists():
-            left = target_litter(world)
+            left = target_litter(world, failed=scenario.raises is not None)
             assert not left, f"I7: left on the target: {left}"
         for _ in range(2):  # what is retired now waits in trash/ until the next time
             clean(later_s=2 * cleaning.GRACE_S * (_ + 1))(world, WatchedDisk(f"clean {_}"))
@@ -136,11 +136,12 @@ def store_litter(world: World) -> list[str]:
     return found + [str(path.relative_to(world.store)) for path in world.store.rglob(".*")]
 
 
-def target_litter(world: World) -> list[str]:
-    """Everything on a target that its history does not name."""
+def target_litter(world: World, *, failed: bool) -> list[str]:
+    """Everything on a target that its history does not name; of a release that `failed` the next
+    deploy takes the files away."""
     with open_target(WatchedDisk(), str(world.root)) as target:
         rows = target.history()
-        places = {row.place for row in rows if row.step in ("live", "restored")}
+        places = {row.place for row in rows if failed or row.step in ("live", "restored")}
         found = [
             f"releases/{path.name}"
             for path in (world.root / "releases").iterdir()

@@ -43,7 +43,8 @@ SPECS: dict[str, dict[str, Content]] = {
 @dataclass(frozen=True)
 class Scenario:
     """`builds` are published before and need to stay; `adds` is what the verb publishes, `damaged`
-    what is not whole until it is through; `raises` how the whole verb ends."""
+    what is not whole until it is through, `spoilt` what it does not mend; `raises` how the whole
+    verb ends."""
 
     name: str
     layout: str
@@ -55,6 +56,7 @@ class Scenario:
     live: tuple[str, ...] = ("",)
     ends: str = ""
     damaged: str = ""
+    spoilt: str = ""
     damaged_live: bool = False
     raises: type[BaseException] | None = None
     again: Callable[[World, Disk], object] | None = None
@@ -128,7 +130,7 @@ def run_event(world: World, disk: Disk, id: str, deployment: str, event: str) ->
     variables = {
         "LIFECYCLE_EVENT": event, "DEPLOYMENT_ID": deployment, "DEPLOYMENT_GROUP_NAME": "QA",
     }  # fmt: skip
-    options = argparse.Namespace(bundle=world.bundle(id), store=str(world.store))
+    options = argparse.Namespace(bundle=world.bundle(id), store=str(world.store), target="")
     with mock.patch.dict(os.environ, variables):
         agent._hook(disk, options)
 
@@ -265,7 +267,7 @@ def _stores() -> Iterator[Scenario]:
     for name, prepare in (("repair", damaged_build), ("records", lost_records),
                           ("manifest", lost_manifest)):  # fmt: skip
         yield from _layouts(BOTH, name=f"publish-{name}", prepare=prepare, verb=publish("a"),
-                            builds=("a", "b"), damaged="ab" if name == "repair" else "a")  # fmt: skip
+                            builds=("a", "b"), damaged="a", spoilt="b" if name == "repair" else "")  # fmt: skip
     yield from _layouts(BOTH, name="remove", prepare=published("a", "b"), verb=remove("a"),
                         builds=("b",), removes="a")  # fmt: skip
     yield from _layouts(BOTH, name="clean", prepare=litter, verb=clean(), builds=("a", "b"))

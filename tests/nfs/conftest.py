@@ -1,7 +1,8 @@
-"""The rigs: each is started once, by the one xdist worker that runs its tests.
+"""The rigs: each worker starts one when its first test asks for it, and keeps it.
 
-A module says with `pytest.mark.xdist_group` which rig it uses; with `--dist loadgroup` all tests of
-a group run in one worker, so no two workers start the same rig.
+Run with pytest-xdist's `--dist loadfile`: all tests of a module then share one worker and its rig.
+(Marks for `loadgroup` would be finer, but pytest-xdist 3.8.0 does not see them under pytest 9.2:
+issue 1386 of pytest-dev/pytest-xdist.)
 """
 
 from __future__ import annotations

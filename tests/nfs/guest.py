@@ -121,6 +121,10 @@ class Guest:
             f"RIG_PYTHON={os.path.realpath(sys.executable)}", f"RIG_AGENT={HERE}/guest_agent.py",
         ]  # fmt: skip
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def cut_power(self) -> None:
         """The machine is gone without a word to anyone."""
         if self._process is not None:
@@ -148,15 +152,17 @@ class Guest:
 
     def begin(
         self, command: str | Sequence[str], *, timeout_s: float = TIMEOUT_S, folder: str = "/",
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, server: str = "",
     ) -> Running:  # fmt: skip
-        """Begin a command: a text is a shell line, a list a program with its arguments."""
+        """Begin a command: a text is a shell line, a list a program with its arguments, or with a
+        `server` (a socket in the guest) the arguments of what runs there."""
         with self._lock:
             self._number += 1
             running = self._waiting[self._number] = Running(self, self._number, timeout_s)
             request = {
                 "id": self._number, "command": command, "timeout_s": timeout_s, "folder": folder,
-                "environment": dict(environment or {}), "reply": f"{self.name}.{self._number}",
+                "environment": dict(environment or {}), "server": server,
+                "reply": f"{self.name}.{self._number}",
             }  # fmt: skip
             data = json.dumps(request).encode() + b"\n"
             while data:

@@ -1,12 +1,14 @@
 """Runs as PID 1 of a guest: JSON lines on /dev/ttyS0 are commands; answers go back the same way.
 
-A serial line and not the network, so that a machine whose network is cut can still be asked.
+A serial line and not the network, so that a machine whose network is cut can still be asked. A
+request with a `server` is handed to the process that listens there (see guest_moorline).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -14,6 +16,7 @@ from typing import Any
 
 LINE_BYTES = 512  # what the serial line takes at once without loss
 SHORT_BYTES = 2000  # longer output goes through the shared folder: the line is slow
+STARTING_S = 20
 
 
 def serve(port: int) -> None:
@@ -39,7 +42,7 @@ def send(port: int, lock: threading.Lock, message: dict[str, Any]) -> None:
 
 def answer(port: int, lock: threading.Lock, request: dict[str, Any]) -> None:
     started = time.monotonic()
-    code, out, err = run(request)
+    code, out, err = (ask if request["server"] else run)(request)
     message: dict[str, Any] = {"id": request["id"], "code": code}
     message["seconds"] = time.monotonic() - started
     for name, text in (("out", out), ("err", err)):
@@ -65,6 +68,35 @@ def run(request: dict[str, Any]) -> tuple[int, bytes, bytes]:
         return 124, late.stdout or b"", (late.stderr or b"") + b"\n[time limit]"
     except OSError as error:
         return 127, b"", str(error).encode()
+
+
+def ask(request: dict[str, Any]) -> tuple[int, bytes, bytes]:
+    line = {"arguments": request["command"], "folder": request["folder"]}
+    try:
+        with connected(request["server"]) as server:
+            server.settimeout(request["timeout_s"])
+            server.sendall(json.dumps(line).encode() + b"\n")
+            answer = json.loads(server.makefile("rb").readline())
+            return answer["code"], answer["out"].encode(), answer["err"].encode()
+    except TimeoutError:
+        return 124, b"", b"[time limit]"
+    except (OSError, ValueError) as error:
+        return 127, b"", f"{request['server']}: {error}".encode()
+
+
+def connected(path: str) -> socket.socket:
+    """A server that was started just now may take a few seconds to listen."""
+    deadline = time.monotonic() + STARTING_S
+    while True:
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(path)
+            return server
+        except OSError:
+            server.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfs.guest import Answer, Guest, GuestError, Running
+from nfs.guest import HERE, Answer, Guest, GuestError, Running
 
 EFS_OPTIONS = "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport"
 """The mount options of amazon-efs-utils."""
 
-_MOORLINE = [sys.executable, "-c", "from moorline.cli import main; main()"]
+_SERVER = "/mnt/tmp/moorline.socket"
 _TRACING = [sys.executable, "-m", "nfs.guest_tracing"]
+
+
+def serve_moorline(guest: Guest) -> None:
+    """Have a guest that has just booted take moorline commands."""
+    guest.shell(f"{sys.executable} {HERE}/guest_moorline.py {_SERVER} </dev/null >&0 2>&0 &")
 
 
 class Machine:
@@ -45,8 +50,9 @@ class Machine:
         return answer.out
 
     def begin(self, *arguments: str, **how: Any) -> Running:
-        """Begin a moorline command."""
-        return self.guest.begin([*_MOORLINE, *arguments, "--json"], folder=self.local, **how)
+        """Begin a moorline command, in a fork of what `serve_moorline` started."""
+        command = [*arguments, "--json"]
+        return self.guest.begin(command, folder=self.local, server=_SERVER, **how)
 
     def moorline(self, *arguments: str, **how: Any) -> dict[str, Any]:
         """The JSON of a moorline command that succeeds."""
@@ -65,12 +71,17 @@ class Machine:
         """Requests that this machine's kernel sent to the server so far, by NFS operation."""
         return mount_requests(self.shell("cat /proc/self/mountstats"), self.share)
 
-    def cost(self, *arguments: str) -> Cost:
-        """What a moorline command that succeeds costs this machine, from cold caches."""
+    def cost(self, *arguments: str, traced: bool) -> Cost:
+        """What a moorline command that succeeds costs this machine, from cold caches; with `traced`
+        by the functions that cause it."""
         self.forget()
+        if not traced:
+            before = self.requests()
+            self.moorline(*arguments)
+            return Cost({"not traced": self.requests() - before})
         tests = str(Path(__file__).resolve().parent.parent)
-        environment = {"PYTHONPATH": tests}
         command = [*_TRACING, self.share, *arguments]
+        environment = {"PYTHONPATH": tests}
         spent = told(self.guest.run(command, environment=environment, folder=self.local))
         return Cost({caller: Counter(requests) for caller, requests in spent.items()})
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from nfs.guest import HERE, Guest, GuestError, lay_folder, remove_folder
-from nfs.machine import EFS_OPTIONS, Machine
+from nfs.machine import EFS_OPTIONS, Machine, serve_moorline
 
 OPERATIONS = (
     "LOOKUP", "GETATTR", "OPEN", "CREATE", "READ", "WRITE", "COMMIT", "LINK", "RENAME", "REMOVE",
@@ -152,6 +152,7 @@ class Rig:
             _ip("-n", self.space, "link", "set", tap, "up")
 
     def _mount(self, machine: Machine) -> None:
+        serve_moorline(machine.guest)
         number = {"a": 1, "b": 2}[machine.name]
         machine.shell(
             f"mkdir -p {machine.share} {machine.local} && "

@@ -80,12 +80,18 @@ class Shop:
     def refused_deploy(self, id: str) -> dict[str, Any]:
         return self.rig.b.refused(*self.deploy_words(id))
 
+    def verify_target(self) -> None:
+        """Fails unless what is live on b is the whole build."""
+        target = self.target(self.rig.b)
+        assert self.rig.b.moorline("verify", "--target", target)["ok"]
+
     def refused_deploy_of_id(self, id: str) -> dict[str, Any]:
         """Without a bundle: it is looked for in the ledger and in builds/."""
         return self.rig.b.refused("deploy", id, *self.deploy_words(id)[2:])
 
-    def verify(self, id: str, *, on: Machine) -> dict[str, Any]:
-        return on.moorline("verify", id, *self.store_words(on))
+    def verify(self, id: str, *, on: Machine) -> None:
+        """Fails unless the store holds the whole build."""
+        assert on.moorline("verify", id, *self.store_words(on))["ok"]
 
     def ids(self, *, on: Machine) -> list[str]:
         """The builds that `machine` finds in the store, oldest first."""

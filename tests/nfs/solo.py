@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from nfs.guest import HERE, Guest, lay_folder, remove_folder
-from nfs.machine import EFS_OPTIONS, Machine
+from nfs.machine import EFS_OPTIONS, Machine, serve_moorline
 
 
 class SoloRig:
@@ -29,6 +29,7 @@ class SoloRig:
             with open(self.folder / "image", "wb") as image:
                 os.truncate(image.fileno(), self.size_mb << 20)
             self.guest.boot()
+            serve_moorline(self.guest)
             self.guest.shell(f"sh {HERE}/solo_setup.sh", environment={"EFS_OPTIONS": EFS_OPTIONS})
         except BaseException:
             self.guest.stop()

@@ -15,7 +15,7 @@ from nfs.shop import Shop
 from nfs.solo import SoloRig
 from trees import SITE
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("solo")]
+pytestmark = pytest.mark.slow
 
 NEXT = {**SITE, "index.html": b"<h1>two</h1>", "new.txt": b"new"}
 

@@ -3,7 +3,7 @@
     ledger/builds/<id>.json        every build ever published
     ledger/targets/<target>.json   what a target serves, would go back to, is about to serve
     ledger/pins/<id>.json          a person needs this build, and why
-    ledger/removing/<id>.json      prune is about to remove this build
+    ledger/removing/<id>.<token>.json    somebody is about to remove this build
 
 Each file has one writer, so nobody needs a lock; who opens one sees it fresh, also on NFS.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Optional
 
@@ -20,6 +21,7 @@ from moorline.disk import Disk, read_file, replace_file
 from moorline.errors import ConfigError
 from moorline.record import record_text
 
+_REMOVING = re.compile(r"([A-Za-z0-9].*?)(?:\.[0-9a-f]{16})?\.json")
 FOLDERS = (b"builds", b"targets", b"pins", b"removing")
 
 
@@ -77,16 +79,20 @@ class DirectoryLedger:
                 names = [os.fsdecode(named.name) for named in self.disk.names(fd)]
         except FileNotFoundError:
             return set()
-        return {name[: -len(".json")] for name in names if name.endswith(".json")}
+        matches = (_REMOVING.fullmatch(name) for name in names)
+        return {match.group(1) for match in matches if match}
 
-    def begin_removing(self, id: BuildId, reason: str, time: int) -> None:
-        """Announce a removal, before any pin is read."""
+    def begin_removing(self, id: BuildId, reason: str, time: int) -> str:
+        """Announce a removal, before any pin is read; returns what ends it. Each has its own file:
+        who steps back must not take the announcement of another away."""
+        token = self.disk.token()
         text = record_text({"id": id, "reason": reason, "time": time})
-        self._write(b"removing", id, text)
+        self._write(b"removing", f"{id}.{token}", text)
+        return token
 
-    def end_removing(self, id: BuildId) -> None:
+    def end_removing(self, id: BuildId, token: str) -> None:
         with contextlib.suppress(FileNotFoundError), self._folder(b"removing") as fd:
-            self.disk.unlink(f"{id}.json", fd)
+            self.disk.unlink(f"{id}.{token}.json", fd)
 
     # -- files --------------------------------------------------------------------------------
 

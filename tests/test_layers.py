@@ -1,0 +1,197 @@
+"""The house has floors: a module imports only from lower ranks, never from its own or above.
+
+This is the one place where the ranks stand. A new module is added here; if it does not fit, either
+the import or the module is in the wrong room (DESIGN.md, module map).
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import moorline
+
+RANKS = {
+    "": 0,  # moorline itself: the version
+    "errors": 1,
+    "record": 2,
+    "build": 3,
+    "manifest": 3,
+    "disk": 3,
+    "settings": 3,
+    "packing": 3,
+    "hashing": 4,
+    "scan": 5,
+    "config": 6,
+    "growing": 6,
+    "guard": 6,
+    "layout": 7,
+    "layout.pack": 8,
+    "layout.tree": 8,
+    "store": 9,
+    "bundle": 9,
+    "target": 9,
+    "ledger": 9,
+    "ledger.directory": 9,
+    "publishing": 10,
+    "place": 10,
+    "hooks": 10,
+    "wanted": 10,
+    "cleaning": 10,
+    "agent_file": 10,
+    "preparing": 11,
+    "golive": 12,
+    "agent": 13,
+    "workflow": 13,
+    "wording": 13,
+    "pipeline": 14,
+    "pipeline.classic": 14,
+    "meter": 14,
+    "output": 14,
+    "site": 14,
+    "demo": 15,
+    "invocation": 15,
+    "cli": 16,
+}
+
+PURE = ("record", "build", "manifest", "settings", "packing")
+"""No disk, no clock, no environment: everything they know was handed in."""
+PURE_IMPORTS = {
+    "__future__", "collections", "dataclasses", "difflib", "functools", "hashlib", "json", "re",
+    "typing",
+}  # fmt: skip
+
+OPTIONAL = {"boto3", "botocore"}
+"""What may be imported inside a function, because it may not be installed."""
+
+ROOT = Path(moorline.__file__).parent
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Names of all that is imported anywhere: at the top, in functions, for typing only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: import by the full name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Which modules of Moorline are imported, by their names in RANKS."""
+    found = set()
+    for name in imports(tree):
+        if name.split(".")[0] != "moorline":
+            continue
+        inside = name.removeprefix("moorline").lstrip(".")
+        while inside not in FILES:
+            inside = inside.rpartition(".")[0]
+        found.add(inside)
+    return found
+
+
+def parsed(name: str) -> ast.Module:
+    return ast.parse(FILES[name].read_text())
+
+
+def test_every_module_has_a_rank() -> None:
+    missing, gone = FILES.keys() - RANKS.keys(), RANKS.keys() - FILES.keys()
+    assert not missing, f"give {sorted(missing)} a rank in tests/test_layers.py and DESIGN.md"
+    assert not gone, f"take {sorted(gone)} out of tests/test_layers.py"
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_module_imports_only_from_lower_ranks(name: str) -> None:
+    mine = RANKS.get(name, 0)
+    wrong = {
+        other: RANKS.get(other)
+        for other in imported_modules(parsed(name))
+        if RANKS.get(other, 99) >= mine and other != name
+    }
+    assert not wrong, f"{name} has rank {mine} and imports {wrong}"
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_no_import_hides_in_a_function_or_behind_a_condition(name: str) -> None:
+    tree = parsed(name)
+    hidden = set(imports(tree)) - set(imports(ast.Module(_top(tree), [])))
+    assert {h.split(".")[0] for h in hidden} <= OPTIONAL, f"{name} hides {sorted(hidden)}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("__import__", "importlib.import_module"), f"{name}: {called}"
+
+
+def _top(tree: ast.Module) -> list[ast.stmt]:
+    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("name", [n for n in PURE if n in FILES])
+def test_pure_modules_see_no_disk_no_clock_no_environment(name: str) -> None:
+    used = {i.split(".")[0] for i in imports(parsed(name))} - {"moorline"}
+    assert used <= PURE_IMPORTS
+    below = {other for other in imported_modules(parsed(name)) if other}
+    assert below <= {*PURE, "errors"}
+
+
+def agents_modules() -> list[str]:
+    """What the agent's zipapp holds: the agent, and all that it imports."""
+    found, todo = set(), ["agent"]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += imported_modules(parsed(name))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("name", agents_modules())
+def test_the_agent_needs_nothing_but_python(name: str) -> None:
+    used = {i.split(".")[0] for i in imports(parsed(name))} - {"moorline"}
+    assert used <= sys.stdlib_module_names
+
+
+CHANGES = {
+    "os": {
+        "rename", "replace", "unlink", "remove", "rmdir", "mkdir", "makedirs", "link", "symlink",
+        "chmod", "fchmod", "chown", "fchown", "lchown", "utime", "truncate", "ftruncate", "fsync",
+        "mknod", "mkfifo", "write", "pwrite", "sync", "removedirs", "renames", "copy_file_range",
+        "sendfile",
+    },
+    "shutil": {"copy", "copy2", "copyfile", "copytree", "rmtree", "move", "chown"},
+}  # fmt: skip
+METHODS = {
+    "write_text", "write_bytes", "touch", "unlink", "rmdir", "rename", "mkdir", "symlink_to",
+    "hardlink_to", "chmod",
+}  # fmt: skip
+PIPES = {"hashing", "hooks", "guard"}
+"""Talk to processes through pipes: os.write is not a change of a disk there."""
+
+
+@pytest.mark.parametrize("name", [n for n in agents_modules() if n != "disk"] + ["publishing"])
+def test_only_disk_changes_a_disk(name: str) -> None:
+    """Else a crash test could not stop it there."""
+    for node in ast.walk(parsed(name)):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name):
+            assert node.func.id != "open", f"{name}, line {node.lineno}: open()"
+        elif isinstance(node.func, ast.Attribute):
+            owner, method = ast.unparse(node.func.value), node.func.attr
+            allowed = {"write"} if name in PIPES else set()
+            changes = CHANGES.get(owner, set()) - allowed
+            assert method not in changes, f"{name}, line {node.lineno}: {owner}.{method}"
+            if method in METHODS:
+                assert "disk" in owner.split("."), f"{name}, line {node.lineno}: {owner}.{method}"
