@@ -58,7 +58,7 @@ def _axis(values: Sequence[float], log: bool) -> _Axis:
         return _Axis(10**low, 10**high, [10**power for power in range(low, high + 1)], True)
     most = max(values) or 1
     step = 10 ** math.floor(math.log10(most))
-    step = next(s for s in (step / 5, step / 2, step) if most / s <= 8)
+    step = next(s for s in (step / 5, step / 2, step, step * 2) if most / s <= 8)
     count = math.ceil(most / step)
     return _Axis(0, count * step, [number * step for number in range(count + 1)], False)
 

@@ -7,9 +7,11 @@ may be removed, or switching a hundred times in a row.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,16 @@ def init(*, store: str, layout: str) -> None:
     workflow.init(store, app="benchmark", layout=layout, folder=str(Path(store).parent))
 
 
-def publish(*, source: str, store: str, id: str, bundle: str | None = None) -> None:
-    workflow.publish(source, config=_config(store), id=id, bundle=bundle)
+def publish(
+    *, source: str, store: str, id: str, bundle: str | None = None, less: int | None = None
+) -> None:
+    """`less` leaves one file out, another one for each number."""
+    config = _config(store)
+    if less is not None:
+        folder, _, names = next(found for found in os.walk(source) if len(found[2]) > less)
+        left_out = os.path.relpath(os.path.join(folder, sorted(names)[less]), source)
+        config = replace(config, exclude=(f"/{left_out}",))
+    workflow.publish(source, config=config, id=id, bundle=bundle)
 
 
 def deploy(*, what: str, store: str, target: str, mode: str) -> None:

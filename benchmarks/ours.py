@@ -57,6 +57,7 @@ class Ours(Alone):
         held = self._deploy(site, "a", site.target(2), "copy")
         yield self._copy("copy", site, site.target(2), (held,))
         yield Step("rollback", (self._rollback(site.target(2)),), proof=ALL_BYTES)
+        yield self._steady(site)
         if self.layout == "tree":
             yield self._link(site)
         yield Step("verify", (self._verify(site),), proof="everything stored of B")
@@ -70,6 +71,20 @@ class Ours(Alone):
             key, (deploy,), prepare, grows=target, makes=target / "current", like=site.b,
             proof=ALL_BYTES,
         )  # fmt: skip
+
+    def _steady(self, site: Site) -> Step:
+        """The everyday deploy: a target keeps three releases, so the oldest is removed. C and D
+        are B without one of its files."""
+        target = site.target(2)
+        others = [self._publish_less(site, number, id) for number, id in enumerate("cd")]
+        prepare = (*others, self._deploy(site, "c", target, "copy"))
+        return Step("steady", (self._deploy(site, "d", target, "copy"),), prepare, proof=ALL_BYTES)
+
+    def _publish_less(self, site: Site, number: int, id: str) -> Command:
+        bundle = str(site.work / f"{id}.zip")
+        return library(
+            "publish", source=str(site.b), store=str(site.store), id=id, bundle=bundle, less=number
+        )
 
     def _link(self, site: Site) -> Step:
         target = site.target(3)

@@ -86,7 +86,7 @@ def _goals(sections: dict[str, Any]) -> str:
     text += table(("number", "goal", "measured", ""), rows)
     slower = slower_than_a_peer(sections)
     if slower:
-        text += "\nSteps at which another program was faster:\n\n"
+        text += "\nSteps at which another program was faster, the flush to the disk included:\n\n"
         text += "".join(f"- {line}\n" for line in slower)
     return text
 

@@ -21,6 +21,7 @@ STEPS = {
     "publish": "publish B after A",
     "copy_new": "deploy B as a copy, empty target",
     "copy": "deploy B as a copy, target serves A",
+    "steady": "the same, and the oldest of three releases goes",
     "link": "deploy B as a link",
     "verify": "verify B in the store",
     "rollback": "back to A, which the target holds",

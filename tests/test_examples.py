@@ -21,6 +21,7 @@ from moorline.disk import Disk
 from moorline.packing import MOST_PACKS
 from moorline.settings import parse_host_policy
 from moorline.workflow import init
+from test_layers import RANKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = ROOT / "examples/codepipeline"
@@ -223,13 +224,43 @@ def test_the_configurations_on_the_pages_are_valid() -> None:
     assert mount in (PIPELINE / "buildspec.yml").read_text()
 
 
+@pytest.mark.slow
+def test_what_the_readme_shows_is_what_happens(here: Path) -> None:
+    """Its first session, with other numbers, digests and paths."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## 60 seconds") : text.index("## On AWS")]
+    shown = [line[4:] for line in section.splitlines() if line.startswith("    ")]
+    shown = shown[shown.index("$ mkdir /tmp/try && cd /tmp/try") :]
+    (here / "bin").mkdir()
+    tool = here / "bin/moorline"
+    tool.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "from moorline.cli import main; main()" "$@"\n'
+    )
+    tool.chmod(0o755)
+    script = "exec 2>&1\n"
+    for line in shown:
+        if line.startswith("$ "):
+            script += f"cat <<'END'\n{line}\nEND\n{line[2:].replace('/tmp/try', str(here / 't'))}\n"
+
+    environment = {"PATH": f"{here}/bin:{os.environ['PATH']}", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+
+    printed = done.stdout.replace(str(here / "t"), "/tmp/try").splitlines()
+    assert [_like(line) for line in printed] == [_like(line) for line in shown]
+
+
+def _like(line: str) -> str:
+    """The line without what differs from run to run."""
+    line = re.sub(r"digest [0-9a-f]{8}", "digest", line)
+    return line if line.startswith("$ ") else re.sub(r"\d+(\.\d+)?", "#", line)
+
+
 def test_the_pages_keep_to_the_facts_of_the_code() -> None:
     design = (ROOT / "DESIGN.md").read_text(encoding="utf-8")
     assert f"at most {('one', 'two', 'three', 'four')[MOST_PACKS - 1]} packs" in design
-    modules = {
-        str(file.relative_to(ROOT / "src/moorline"))
-        for file in (ROOT / "src/moorline").rglob("*.py")
-        if file.name != "__init__.py"
+    table = re.findall(r"^ +([0-9]+) +([a-z_/]+)\.py ", design, re.MULTILINE)
+    shown = {
+        module.removesuffix("/__init__").replace("/", "."): int(rank) for rank, module in table
     }
-    named = set(re.findall(r"[a-z_/]+\.py\b", design))
-    assert modules <= named, "modules that DESIGN.md does not name"
+    empty = {"", "ledger", "pipeline"}  # packages without code of their own
+    assert shown == {name: rank for name, rank in RANKS.items() if name not in empty}

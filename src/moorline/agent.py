@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -40,9 +41,10 @@ from moorline.wanted import Wanted, from_bundle, from_history, host_policy
 
 MOST_PROBLEMS = 20
 MOST_LINE = 400
-MOST_VERDICT = 450
+MOST_VERDICT = 480
 _PASSED_ON = ("LIFECYCLE_EVENT", "DEPLOYMENT_ID", "APPLICATION_NAME", "DEPLOYMENT_GROUP_NAME",
               "DEPLOYMENT_GROUP_ID")  # fmt: skip
+_ODD = re.compile(r"[^ -~]")
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -161,10 +163,9 @@ def _under_way(go: GoLive) -> Optional[Deploying]:
     ours = deploying is not None and deploying.deployment == wanted.deployment
     if deploying is not None and ours and deploying.release.id == wanted.id:
         return deploying
-    rows = go.target.history()
-    live = go.target.live(rows)
-    passed = live is not None and any(r.step == "live" and r.n == live.n for r in rows)
-    if live is not None and passed and live.deployment == wanted.deployment:
+    live = go.target.live(go.target.history())
+    passed = live is not None and live.step != "intended"
+    if live is not None and passed and (live.id, live.digest) == (wanted.id, wanted.digest):
         return None
     raise Conflict(
         f"build {wanted.id} was not prepared on {go.target.root} by this deployment, or was "
@@ -175,6 +176,11 @@ def _under_way(go: GoLive) -> Optional[Deploying]:
 
 def _switch(go: GoLive) -> None:
     deploying = _under_way(go)
+    if deploying is not None and deploying.phase == "preparing":
+        raise Conflict(
+            f"build {go.wanted.id} is not prepared: BeforeInstall did not end. Deploy again.",
+            live=go.target.live_id(),
+        )
     if deploying is not None and deploying.phase == "prepared":
         go.switch(deploying)
     _notes(go)
@@ -184,9 +190,9 @@ def _switch(go: GoLive) -> None:
 def _check(go: GoLive) -> None:
     deploying = _under_way(go)
     if deploying is not None:
-        if deploying.phase != "switched" and not deploying.already:
+        if deploying.phase != ("prepared" if deploying.already else "switched"):
             raise Conflict(
-                f"build {go.wanted.id} is prepared but not live: ApplicationStart did not run.",
+                f"build {go.wanted.id} is not live: ApplicationStart did not end. Deploy again.",
                 live=go.target.live_id(),
             )
         go.check(deploying)
@@ -268,8 +274,14 @@ def _notes(go: GoLive) -> None:
 
 
 def _say(text: str) -> None:
-    line = text.replace("\n", " | ").encode("ascii", "backslashreplace").decode("ascii")
-    print(line[:MOST_LINE], flush=True)
+    print(_plain(text)[:MOST_LINE], flush=True)
+
+
+def _plain(text: str) -> str:
+    """On one line of printable ASCII: a hook may have printed anything."""
+    return _ODD.sub(
+        lambda odd: odd.group().encode("unicode_escape").decode(), text.replace("\n", " | ")
+    )
 
 
 def _report(error: Error) -> int:
@@ -278,10 +290,10 @@ def _report(error: Error) -> int:
         _say(f"  {problem.path[-150:]}: {problem.problem[:100]}"[:170])
     if len(error.problems) > MOST_PROBLEMS:
         _say(f"  and {len(error.problems) - MOST_PROBLEMS} more")
-    text = " | ".join(error.message.split("\n"))
-    if len(text) > MOST_VERDICT:
-        text = f"{text[:180]} ... {text[-(MOST_VERDICT - 190) :]}"
-    verdict = text.encode("ascii", "backslashreplace").decode("ascii")
-    live = f" Live: {error.live}." if error.live else ""
-    print(f"moorline: {verdict[:MOST_VERDICT]}{live[:130]} (exit {error.exit_code})", flush=True)
+    verdict = _plain(error.message)
+    end = (f" Live: {error.live}." if error.live else "") + f" (exit {error.exit_code})"
+    room = MOST_VERDICT - len(end)
+    if len(verdict) > room:  # what failed stands at its beginning, what to do at its end
+        verdict = f"{verdict[: room // 2]} ... {verdict[len(verdict) - room // 2 + 5 :]}"
+    print(f"moorline: {verdict}{end}", flush=True)
     return error.exit_code

@@ -22,6 +22,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import time
 from typing import Any, Callable, NamedTuple, Optional, Union
 
@@ -157,7 +158,9 @@ class Disk:
         at: Optional[int] = None,
     ) -> None:  # fmt: skip
         self.step("hard_link", path)
-        os.link(source, path, src_dir_fd=source_at, dst_dir_fd=at, follow_symlinks=False)
+        # PyPy never follows here; asked not to, it hands linkat() a flag that Linux refuses.
+        options = {} if sys.implementation.name == "pypy" else {"follow_symlinks": False}
+        os.link(source, path, src_dir_fd=source_at, dst_dir_fd=at, **options)
 
     def clone(self, source: int, fd: int) -> bool:
         """Share the blocks of `source` with the empty file `fd`; False where impossible."""

@@ -167,7 +167,10 @@ class GoLive:
     # -- put back -----------------------------------------------------------------------------
 
     def put_back(self, deploying: Deploying, reason: Error) -> NoReturn:
-        """The old release live again: raises PutBack, or PutBackFailed."""
+        """The old release live again: raises PutBack, or PutBackFailed.
+
+        Only a hook says that a build is not good to go back to: Ctrl-C or a full disk do not.
+        """
         release, previous, now = deploying.release, deploying.previous, int(self.disk.now())
         if self.target.current() != release.place:
             self._forget()
@@ -190,7 +193,8 @@ class GoLive:
                 live=self.target.live_id(),
             ) from reason
         if old is not None:
-            old = old.at("restored", now, left=release.id, reason="put-back")
+            left = release.id if isinstance(reason, HookFailed) else ""
+            old = old.at("restored", now, left=left, reason="put-back")
             self._note(old)
         self._after_put_back(deploying, old, reason)
 

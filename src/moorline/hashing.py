@@ -54,10 +54,16 @@ def workers(job: Job, *, files: int, size_bytes: int, latency_s: float = 0.0) ->
         return _Threads(job, count=min(64, max(4, files)))
     if size_bytes <= SMALL_BYTES and files <= SMALL_FILES:
         return _Inline(job)
-    count = len(os.sched_getaffinity(0))
+    count = _cores()
     if threading.active_count() > 1:
         return _Threads(job, count=count)
     return _Processes(job, count=count)
+
+
+def _cores() -> int:
+    """The cores that this process may use; PyPy can only count those of the machine."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def hash_file(disk: Disk, fd: int, size: int) -> tuple[str, int]:

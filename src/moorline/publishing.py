@@ -19,7 +19,7 @@ from moorline.build import Build, BuildId
 from moorline.disk import Disk, read_file, remove_tree, replace_file, write_file
 from moorline.errors import Conflict, Error, Mismatch
 from moorline.layout import Base, Beat, Draft, Times, Written, file_times
-from moorline.layout.pack import PackDraft
+from moorline.layout.pack import PackDraft, read_index
 from moorline.layout.tree import TreeDraft
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.scan import Progress, Source, Verified, no_progress
@@ -243,7 +243,7 @@ class Publisher:
                 repaired += self._repair(reservation, opened, source, verified, times)
         finally:
             if reservation is not None:
-                self._leave(reservation)
+                self._leave(reservation, opened)
         return repaired
 
     def _repair(
@@ -256,11 +256,14 @@ class Publisher:
         draft = self._draft(reservation, source, base, times, distrust)
         return opened.reader().repair(draft, verified)
 
-    def _leave(self, reservation: Reservation) -> None:
-        """Remove the folder of a repair; a pack that it wrote is in use now."""
+    def _leave(self, reservation: Reservation, opened: OpenBuild) -> None:
+        """Remove the folder of a repair; its pack only when the repair did not come to use it."""
         try:
-            with contextlib.suppress(OSError):
-                self._throw_away(reservation)
+            with contextlib.suppress(OSError, Mismatch):
+                unused = self.store.layout == "pack" and (
+                    reservation.token not in read_index(self.disk, opened.folder).packs
+                )
+                self._throw_away(reservation, pack=unused)
         finally:
             os.close(reservation.alive)
             os.close(reservation.folder)

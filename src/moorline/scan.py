@@ -355,11 +355,13 @@ def source_content(disk: Disk, descent: Descent, entry: Entry) -> Iterator[bytes
     """The bytes of a file of the source; raises SourceChanged if they are not those of the scan."""
     directory, _, name = entry.path.rpartition(b"/")
     try:
-        fd, _ = disk.open_file(name, descent.enter(directory or b"."))
+        fd, status = disk.open_file(name, descent.enter(directory or b"."))
     except OSError as error:
         raise _gone(error, entry.path) from error
     state, size = hashlib.sha256(), 0
     try:
+        if status.st_size != entry.size:
+            raise _changed(entry.path, _CHANGES[1])
         while size < entry.size:
             chunk = disk.read(fd, min(entry.size - size, 1 << 20))
             if not chunk:

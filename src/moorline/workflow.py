@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional
 
 from moorline import __version__
 from moorline.agent_file import agent_bytes
@@ -50,7 +49,7 @@ class PublishResult:
     new_bytes: int
     linked_files: int
     seconds: float
-    bundle: Optional[str]
+    bundle: str | None
     bundle_bytes: int
     already: bool
     repaired: int
@@ -62,10 +61,10 @@ class DeployResult:
     """Of deploy and of rollback."""
 
     id: BuildId
-    live: Optional[str]
+    live: str | None
     target: str
     mode: str
-    previous: Optional[str]
+    previous: str | None
     pinned: bool
     seconds: float
     verified_files: int
@@ -99,7 +98,7 @@ class InitResult:
 @dataclass(frozen=True)
 class BuildLine:
     """One row of `builds`: newest first. `present` is False for a build that only the ledger
-    remembers; `live_on` are targets (roots, or stages) that serve it; `pins` reasons that keep it."""
+    remembers; `live_on` are targets (roots, or stages) that serve it; `pins` reasons to keep it."""
 
     build: Build
     present: bool
@@ -155,7 +154,9 @@ def publish(
     started = time.monotonic()
     with translated("publish"), _open(disk, config) as store:
         scanned = scan(disk, source, _rules(config, store), progress)
-        name = build_id(id or default_id(environment, scanned.manifest.digest, disk.now()))
+        if id is None:
+            id = default_id(environment, scanned.manifest.digest, disk.now())
+        name = build_id(id)
         pinned = _pinned(config, store, scanned)
         agent = agent_bytes()
         reference = Bundle(
@@ -173,9 +174,7 @@ def publish(
         published = Publisher(store, progress).publish(
             scanned, name, revision=revision, tool=f"moorline {__version__}"
         )
-        ledger = DirectoryLedger(disk, store.root)
-        if ledger.build(name) != published.build:
-            ledger.write_build(published.build)
+        _remember(DirectoryLedger(disk, store.root), published.build)
         size = write_bundle(disk, bundle, files) if bundle and files else 0
         return _published(
             name, scanned, published.written, published.already, bundle, size, started
@@ -400,6 +399,14 @@ def _bundle_files(
     if out.endswith(".zip"):
         zip_bytes(files)
     return files
+
+
+def _remember(ledger: DirectoryLedger, build: Build) -> None:
+    """The ledger's record of a build; a missing or damaged one is written anew."""
+    with contextlib.suppress(ConfigError):
+        if ledger.build(build.id) == build:
+            return
+    ledger.write_build(build)
 
 
 def _published(

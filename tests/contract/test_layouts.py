@@ -492,7 +492,15 @@ def test_any_history_of_publishes_keeps_every_build_whole(
 
 
 @pytest.mark.parametrize(
-    "change", [Path.unlink, lambda p: p.write_bytes(b"!"), replace_by(Path.mkdir)]
+    "change",
+    [
+        Path.unlink,
+        lambda p: p.write_bytes(b"<h1>NEW</h1>"),
+        lambda p: p.write_bytes(p.read_bytes() + b"more"),
+        lambda p: os.truncate(p, 3),
+        replace_by(Path.mkdir),
+        replace_by(os.mkfifo),
+    ],
 )
 def test_a_source_that_changed_after_the_scan_is_not_published(
     store: Path, site: Path, change: Callable[[Path], object]

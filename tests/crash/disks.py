@@ -17,8 +17,7 @@ import errno
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +25,11 @@ from fakes import CHANGING
 from moorline.disk import AnyPath, Disk
 
 OPERATIONS = (
-    "open_directory names stat read_link open_file read create append write sync sync_all close "
-    "make_directory make_link hard_link clone rename unlink remove_directory set_mode set_owner "
-    "set_times lock free_bytes is_mount"
-).split()
+    *("open_directory", "names", "stat", "read_link", "open_file", "read"),
+    *("create", "append", "write", "sync", "sync_all", "close"),
+    *("make_directory", "make_link", "hard_link", "clone", "rename", "unlink", "remove_directory"),
+    *("set_mode", "set_owner", "set_times", "lock", "free_bytes", "is_mount"),
+)
 _SYNCS = ("sync", "sync_all")
 _RETRIED = dict.fromkeys(("create", "make_directory", "hard_link", "make_link"), errno.EEXIST)
 _RETRIED |= dict.fromkeys(("rename", "unlink", "remove_directory"), errno.ENOENT)
@@ -103,7 +103,7 @@ class WatchedDisk(Disk):
             if operation == "close":
                 os.close(arguments[0])
             raise
-        result = None
+        result: Any = None
         if operation not in _SYNCS:
             result = getattr(Disk, operation)(self, *arguments, **options)
         try:
@@ -149,7 +149,7 @@ class DyingDisk(WatchedDisk):
 
 
 class InterruptedDisk(WatchedDisk):
-    """Ctrl-C arrives when operation `at` has happened; what follows is the program's own cleaning."""
+    """Ctrl-C arrives when operation `at` has happened; the program goes on with its cleaning up."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
@@ -232,12 +232,3 @@ def retried(call: Call, share: AnyPath) -> bool:
 
 def changes(call: Call) -> bool:
     return call.operation in CHANGING
-
-
-@contextmanager
-def dying() -> Iterator[None]:
-    """The end of a process: of what it raised, only that it died is left."""
-    try:
-        yield
-    except Dead:
-        pass

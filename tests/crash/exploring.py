@@ -10,8 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crash.counts import Count
-from crash.disks import Call, Dead, DyingDisk, FaultyDisk, InterruptedDisk, RetriedDisk, WatchedDisk
-from crash.disks import changes, faults, retried
+from crash.disks import (
+    Call,
+    Dead,
+    DyingDisk,
+    FaultyDisk,
+    InterruptedDisk,
+    RetriedDisk,
+    WatchedDisk,
+    changes,
+    faults,
+    retried,
+)
 from crash.ground import Ground
 from crash.invariants import Truth, documented
 from crash.scenarios import Scenario, world_of
@@ -27,7 +37,7 @@ class Exploration:
         self.count = count
         self.world: World = world_of(scenario, here)
         self.ground = Ground(here)
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, str]] = set()
         self.calls = self._measured()
 
     def _measured(self) -> list[Call]:
@@ -89,9 +99,9 @@ class Exploration:
             if (state, ended) in self._seen:
                 return
             self.truth.holds(self.world, self.scenario, done=ended == "done")
-            if state not in self._seen:
+            if (state, "") not in self._seen:
                 self.truth.recovers(self.world, self.scenario)
-            self._seen |= {state, (state, ended)}
+            self._seen |= {(state, ""), (state, ended)}
         except BaseException as error:
             error.add_note(f"{self.scenario}: {what}")
             raise

@@ -12,7 +12,7 @@ import shutil
 import stat
 from pathlib import Path
 
-KEPT = ("store", "www", "bundles", "src", "work")
+KEPT = ("store", "www", "bundles", "work")
 
 
 def copy_tree(source: Path, path: Path) -> None:
@@ -70,7 +70,7 @@ class Ground:
     def fingerprint(self) -> str:
         """Names, kinds, modes, contents and times, in whole seconds, of all that there is."""
         lines: list[str] = []
-        for name in ("store", "www", "bundles", "work"):
+        for name in KEPT:
             _describe(os.fsencode(self.folder / name), lines)
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 

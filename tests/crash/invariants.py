@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from crash.disks import WatchedDisk
-from crash.scenarios import SPECS, Scenario, clean
-from moorline import agent, cleaning
+from crash.scenarios import LATER_S, SPECS, Scenario, clean, clean_target
+from moorline import agent
 from moorline.errors import Error
 from moorline.layout.pack import read_index
 from moorline.ledger.directory import DirectoryLedger
@@ -106,10 +106,12 @@ class Truth:
         scenario.run_again(world, WatchedDisk(seed))
         self.holds(world, scenario, done=True)
         if scenario.target and (world.root / ".moorline").exists():
-            left = target_litter(world, failed=scenario.raises is not None)
+            if scenario.raises:  # then the next deploy does it
+                clean_target(world, WatchedDisk("clean"))
+            left = target_litter(world)
             assert not left, f"I7: left on the target: {left}"
-        for _ in range(2):  # what is retired now waits in trash/ until the next time
-            clean(later_s=2 * cleaning.GRACE_S * (_ + 1))(world, WatchedDisk(f"clean {_}"))
+        for later in (2, 3):  # what is retired now waits in trash/ until the next time
+            clean(later * LATER_S)(world, WatchedDisk(f"clean {later}"))
         left = store_litter(world)
         assert not left, f"I7: left in the store: {left}"
         self.holds(world, scenario, done=True)
@@ -136,12 +138,11 @@ def store_litter(world: World) -> list[str]:
     return found + [str(path.relative_to(world.store)) for path in world.store.rglob(".*")]
 
 
-def target_litter(world: World, *, failed: bool) -> list[str]:
-    """Everything on a target that its history does not name; of a release that `failed` the next
-    deploy takes the files away."""
+def target_litter(world: World) -> list[str]:
+    """Everything on a target that its history does not name as good."""
     with open_target(WatchedDisk(), str(world.root)) as target:
         rows = target.history()
-        places = {row.place for row in rows if failed or row.step in ("live", "restored")}
+        places = {row.place for row in rows if row.step in ("live", "restored")}
         found = [
             f"releases/{path.name}"
             for path in (world.root / "releases").iterdir()
@@ -154,8 +155,8 @@ def target_litter(world: World, *, failed: bool) -> list[str]:
             found += [f"{folder}/{name}" for name in kept - names]
         if target.deploying() is not None:
             found.append("deploying.json")
-    found += [path.name for path in world.root.glob(".*.tmp")]
-    return found + [path.name for path in world.inner.rglob(".*.tmp")]
+    temporary = [*world.root.glob(".*.tmp"), *world.inner.rglob(".*.tmp")]
+    return found + [path.name for path in temporary]
 
 
 def documented(error: BaseException) -> bool:

@@ -76,6 +76,9 @@ class Scenario:
         return self.name if self.name.endswith(self.layout) else f"{self.name}-{self.layout}"
 
 
+LATER_S = 1_000_000
+
+
 # -- verbs ----------------------------------------------------------------------------------------
 
 
@@ -139,9 +142,9 @@ def rollback(world: World, disk: Disk) -> object:
     return world.rollback(disk=disk)
 
 
-def agents_rollback(world: World, disk: Disk) -> object:
+def agents_rollback(world: World, disk: Disk) -> None:
     options = argparse.Namespace(target=str(world.root), to="", store="", trust_store=False)
-    return agent._rollback(disk, options)
+    agent._rollback(disk, options)
 
 
 def verify(world: World, disk: Disk) -> None:
@@ -173,7 +176,7 @@ def remove(id: str) -> Callable[[World, Disk], object]:
 
 
 def clean(
-    later_s: int = 1_000_000, stale_s: int = cleaning.STALE_S, grace_s: int = cleaning.GRACE_S
+    later_s: int = LATER_S, stale_s: int = cleaning.STALE_S, grace_s: int = cleaning.GRACE_S
 ) -> Callable[[World, Disk], object]:
     """Clean the store as it would be done `later_s` seconds from now."""
 
@@ -196,8 +199,10 @@ def litter(world: World) -> None:
     stale.mkdir()
     for name in ("alive", "uses", "manifest"):
         (stale / name).write_text("")
-    (world.store / "packs" / "00112233445566aa").write_text("nobody needs this")
-    os.utime(world.store / "packs" / "00112233445566aa", (1, 1))
+    if world.layout == "pack":
+        pack = world.store / "packs" / "00112233445566aa"
+        pack.write_text("nobody needs this")
+        os.utime(pack, (1, 1))
 
 
 def empty(world: World) -> None:
@@ -267,7 +272,8 @@ def _stores() -> Iterator[Scenario]:
     for name, prepare in (("repair", damaged_build), ("records", lost_records),
                           ("manifest", lost_manifest)):  # fmt: skip
         yield from _layouts(BOTH, name=f"publish-{name}", prepare=prepare, verb=publish("a"),
-                            builds=("a", "b"), damaged="a", spoilt="b" if name == "repair" else "")  # fmt: skip
+                            builds=("a", "b"), damaged="a",
+                            spoilt="b" if name == "repair" else "")  # fmt: skip
     yield from _layouts(BOTH, name="remove", prepare=published("a", "b"), verb=remove("a"),
                         builds=("b",), removes="a")  # fmt: skip
     yield from _layouts(BOTH, name="clean", prepare=litter, verb=clean(), builds=("a", "b"))

@@ -36,21 +36,23 @@ def test_ctrl_c_after_any_change(name: str, here: Path, truth: Truth, count: Cou
     Exploration(SCENARIOS[name], here, truth, count).interrupts()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", scenarios())
 def test_an_error_of_the_disk_at_any_operation(
     name: str, here: Path, truth: Truth, count: Count
 ) -> None:
-    Exploration(SCENARIOS[name], here, truth, count).faults()
-
-
-@pytest.mark.parametrize("name", FAST[:2])
-def test_one_error_at_any_operation(name: str, here: Path, truth: Truth, count: Count) -> None:
-    def one(call: Call) -> tuple[int, ...]:
+    def turns(call: Call) -> tuple[int, ...]:
         codes = faults(call)
         return (codes[call.number % len(codes)],)
 
-    Exploration(SCENARIOS[name], here, truth, count).faults(one)
+    Exploration(SCENARIOS[name], here, truth, count).faults(turns)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", (*FAST, "publish-second-tree", "clean-pack", "init-pack"))
+def test_each_error_of_the_disk_at_any_operation(
+    name: str, here: Path, truth: Truth, count: Count
+) -> None:
+    Exploration(SCENARIOS[name], here, truth, count).faults(faults)
 
 
 @pytest.mark.parametrize("name", scenarios())

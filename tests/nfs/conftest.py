@@ -8,11 +8,13 @@ issue 1386 of pytest-dev/pytest-xdist.)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from nfs import needs
 from nfs.pair import Rig
+from nfs.simulator import Simulator
 from nfs.solo import SoloRig
 
 
@@ -32,5 +34,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     needs.need_tun()
     needs.need_user_mode_linux()
     needs.need_programs("ganesha.nfsd", "gcc")
+    needs.need_mtab()
     with Rig(tmp_path_factory.mktemp("pair")) as rig:
         yield rig
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Iterator[Simulator]:
+    """A share that imitates EFS, mounted on this machine; no latency until a test orders it."""
+    needs.need_fuse()
+    with Simulator(tmp_path / "efs.backing", tmp_path / "efs") as share:
+        yield share

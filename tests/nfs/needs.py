@@ -56,11 +56,14 @@ def need_tun() -> None:
         pytest.skip(f"needs network namespaces: {done.stderr.strip()}")
 
 
+def need_mtab() -> None:
+    if not Path("/etc/mtab").exists():
+        pytest.fail("ganesha reads /etc/mtab: ln -s /proc/self/mounts /etc/mtab")
+
+
 def need_fuse() -> None:
     need_programs("fusermount3")
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
         pytest.skip(f"needs FUSE in the kernel: /dev/fuse: {error.strerror}")
-    if not Path("/etc/mtab").exists():
-        pytest.fail("/etc/mtab is missing: ln -s /proc/self/mounts /etc/mtab")

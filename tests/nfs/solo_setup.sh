@@ -17,8 +17,9 @@ mount -t nfsd nfsd /proc/fs/nfsd
 exportfs -o rw,no_root_squash,fsid=0,no_subtree_check,insecure '*:/mnt/export'
 rpc.mountd -N 3 2>/dev/null
 echo 0 > /proc/sys/fs/leases-enable # EFS gives no delegations
-echo 10 > /proc/fs/nfsd/nfsv4leasetime
-echo 10 > /proc/fs/nfsd/nfsv4gracetime
+# Long: no test waits for a lease to end, and a machine that is busy must not lose one.
+echo 60 > /proc/fs/nfsd/nfsv4leasetime
+echo 60 > /proc/fs/nfsd/nfsv4gracetime
 echo 1048576 > /proc/fs/nfsd/max_block_size
 rpc.nfsd -N 3 -U -V 4.1 -N 4.2 8
 echo Y > /proc/fs/nfsd/v4_end_grace

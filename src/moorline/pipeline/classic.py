@@ -207,7 +207,7 @@ def _remove_previous(host: Path) -> None:
     for name, kind in reversed(json.loads(cleanup.read_bytes())):
         if kind != "d":
             (www / name).unlink(missing_ok=True)
-        elif not os.listdir(www / name):
+        elif (www / name).is_dir() and not os.listdir(www / name):
             (www / name).rmdir()
     cleanup.unlink()
 

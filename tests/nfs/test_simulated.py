@@ -1,0 +1,150 @@
+"""On the simulator: the faults of a share, each where it bites, and what a step costs there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from moorline import workflow
+from moorline.config import Config
+from moorline.disk import Disk
+from moorline.errors import Error
+from moorline.settings import settings_of
+from moorline.workflow import DeployResult, PublishResult
+from nfs.simulator import EFS_LATENCY, Simulator
+from trees import SITE, Content, write_tree
+
+pytestmark = pytest.mark.slow
+
+NEXT: dict[str, Content] = {"index.html": b"<h1>two</h1>", "new.txt": b"new"}
+
+
+class OneProcess(Disk):
+    forks = False
+
+
+class Local:
+    """A store on a simulated share, a source and a target on the local disk."""
+
+    def __init__(self, share: Simulator, folder: Path, layout: str = "pack") -> None:
+        self.share = share
+        self.folder = folder
+        self.site = folder / "site"
+        self.root = folder / "www"
+        self.store = share.mountpoint / folder.name
+        self.disk = OneProcess()
+        mode = {"pack": "copy", "tree": "link"}[layout]
+        settings = settings_of({"target": {"mode": mode, "store_wait_s": 0}}, app="shop")
+        self.config = Config(app="shop", store=str(self.store), settings=settings)
+        workflow.init(str(self.store), app="shop", layout=layout, folder=str(folder))
+
+    def publish(self, id: str) -> PublishResult:
+        return workflow.publish(
+            str(self.site), config=self.config, id=id, bundle=self._bundle(id), disk=self.disk,
+            environment={},
+        )  # fmt: skip
+
+    def deploy(self, id: str) -> DeployResult:
+        return workflow.deploy(
+            self._bundle(id), config=self.config, target=str(self.root), disk=self.disk
+        )
+
+    def _bundle(self, id: str) -> str:
+        return str(self.folder / f"bundle.{id}")
+
+    def ids(self) -> list[str]:
+        return [line.build.id for line in workflow.builds(self.config) if line.present]
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "path", "layout"),
+    [
+        ("write", "ENOSPC", "*/packs/*", "pack"),
+        ("write", "EDQUOT", "*/incoming/*/index", "pack"),
+        ("write", "EIO", "*/incoming/*/build.json", "tree"),
+        ("write", "ESTALE", "*/incoming/*/tree/*", "tree"),
+        ("create", "ENOSPC", "*/packs/*", "pack"),
+        ("create", "EACCES", "*/incoming/*/manifest", "tree"),
+        ("mkdir", "EROFS", "*/incoming/*", "pack"),
+        ("link", "EIO", "*/sequence/*", "pack"),
+        ("rename", "EIO", "*/incoming/*", "pack"),
+        ("rename", "EIO", "*/incoming/*", "tree"),
+    ],
+)
+def test_a_fault_fails_a_publish_and_a_mended_share_takes_it(
+    simulated: Simulator, tmp_path: Path, operation: str, error: str, path: str, layout: str
+) -> None:
+    shop = Local(simulated, tmp_path, layout)
+    write_tree(shop.site, SITE)
+    shop.publish("one")
+    write_tree(shop.site, NEXT)
+    simulated.fail(operation, error, path=path)
+
+    with pytest.raises(Error, match=r"^publish failed: ") as refusal:
+        shop.publish("two")
+
+    assert refusal.value.exit_code == 1
+    assert simulated.faults() > 0
+    simulated.mend()
+    assert shop.ids() == ["one"]
+    assert not shop.publish("two").already
+    assert shop.deploy("two").live == "two"
+
+
+@pytest.mark.parametrize("error", ["EIO", "ESTALE", "EACCES"])
+@pytest.mark.parametrize("operation", ["open", "read"])
+def test_a_fault_fails_a_deploy_and_the_old_release_stays_live(
+    simulated: Simulator, tmp_path: Path, operation: str, error: str
+) -> None:
+    shop = Local(simulated, tmp_path)
+    write_tree(shop.site, SITE)
+    shop.publish("one")
+    shop.deploy("one")
+    write_tree(shop.site, NEXT)
+    shop.publish("two")
+    simulated.fail(operation, error, path="*/packs/*")
+
+    with pytest.raises(Error) as refusal:
+        shop.deploy("two")
+
+    assert refusal.value.exit_code in (1, 3)
+    assert simulated.faults() > 0
+    assert (shop.root / "current/index.html").read_bytes() == b"<h1>one</h1>"
+    simulated.mend()
+    assert shop.deploy("two").live == "two"
+
+
+def test_the_limit_of_links_is_met_and_passed(simulated: Simulator, tmp_path: Path) -> None:
+    shop = Local(simulated, tmp_path, "tree")
+    write_tree(shop.site, SITE)
+    simulated.order(links=3)
+    for number in range(7):
+        shop.publish(str(number))
+    builds = simulated.directory / shop.store.name / "builds"  # the mount may believe old counts
+    links = [(builds / f"{n}/tree/index.html").stat().st_nlink for n in range(7)]
+    assert links == [3, 3, 3, 3, 3, 3, 1]
+
+
+def test_steps_cost_the_same_for_ten_times_the_files(simulated: Simulator, tmp_path: Path) -> None:
+    few, many = (_costs(simulated, tmp_path / str(files), files) for files in (200, 2000))
+    for step in few:
+        assert many[step].total() <= few[step].total() + 2, f"{step}: {few[step]}, {many[step]}"
+
+
+def _costs(share: Simulator, folder: Path, files: int) -> dict[str, Counter[str]]:
+    """Operations on the share by step: publish of B after A, deploy of B where A is live."""
+    folder.mkdir()
+    shop = Local(share, folder)
+    write_tree(shop.site, {f"d{n % 20}/f{n}": b"%d" % n for n in range(files)})
+    shop.publish("one")
+    shop.deploy("one")
+    write_tree(shop.site, NEXT)
+    share.order(latency=EFS_LATENCY)
+    counts = [share.operations()]
+    for step in (shop.publish, shop.deploy):
+        step("two")
+        counts.append(share.operations())
+    share.order(latency={})
+    return {"publish": counts[1] - counts[0], "deploy": counts[2] - counts[1]}
