@@ -5,15 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from moorline import wanted
 from trees import SITE, write_tree
-
-if TYPE_CHECKING:
-    from world import World
+from world import World
 
 # No deadline: two cores are shared with other jobs, and a slow example is no finding.
 settings.register_profile(
@@ -41,8 +39,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="m.", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         folder.chmod(0o755)
-        from moorline import wanted
-
         monkeypatch.setattr(wanted, "HOST_FILE", str(folder / "etc-moorline.toml"))
         yield folder
 
@@ -50,14 +46,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def world(here: Path) -> World:
     """An application with an empty store of layout pack."""
-    from world import World
-
     return World(here)
 
 
 @pytest.fixture
 def tree_world(here: Path) -> World:
     """The same with layout tree, which mode link needs."""
-    from world import World
-
     return World(here, "tree")

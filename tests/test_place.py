@@ -22,10 +22,9 @@ from moorline.manifest import Entry, Manifest
 from moorline.place import Held, Placed, Placement
 from moorline.scan import Progress, Verified, no_progress, scan, verify
 from trees import SITE, Content, file_entry, write_tree
-from world import B, World, flip
+from world import NOBODY, B, World, as_user, flip
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-NOBODY = 65534
 SITE_B: dict[str, Content] = {**SITE, **B}
 
 
@@ -40,27 +39,6 @@ def mtimes(root: Path) -> dict[str, int]:
 def problems(root: Path, source: Path) -> tuple[object, ...]:
     """How the directory `root` differs from `source`; the root's own mode is always 755."""
     return verify(CountingDisk(), root, scan(CountingDisk(), source).manifest).problems
-
-
-def as_user(uid: int, do: Callable[[], None]) -> str:
-    """Run `do` in a child as another user; what it raised, as text."""
-    receive, send = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            do()
-        except BaseException as error:
-            os.write(send, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(send)
-    with open(receive, "rb") as answer:
-        said = answer.read().decode()
-    os.waitpid(child, 0)
-    return said
 
 
 # -- what a deploy costs --------------------------------------------------------------------------

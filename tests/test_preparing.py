@@ -28,7 +28,7 @@ from moorline.errors import (
 )
 from moorline.scan import scan, verify
 from trees import SITE, Content, snapshot
-from world import B, World, flip
+from world import NOBODY, B, World, as_user, flip
 
 SITE_B: dict[str, Content] = {**SITE, **B}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
@@ -621,6 +621,25 @@ def test_a_ledger_that_cannot_be_written_does_not_stop_a_deploy(on_a: World) -> 
     assert any("the ledger was not written" in note for note in result.notes)
 
 
+@as_root
+def test_a_share_that_this_user_can_only_read(here: Path) -> None:
+    world = World(here)
+    world.publish("a")
+    world.publish("b", SITE_B)
+    world.root = here / "by" / "www"
+    (here / "by").mkdir()
+    os.chown(here / "by", NOBODY, NOBODY)
+
+    def deploys() -> None:
+        assert not world.deploy("a").pinned
+        result = world.deploy("b", disk=Disk())
+        assert (result.live, result.pinned, result.previous) == ("b", False, "a")
+        assert any("the ledger was not written: Permission denied" in n for n in result.notes)
+        assert world.rollback().live == "a"
+
+    assert as_user(NOBODY, deploys) == ""
+
+
 def test_after_going_live_the_ledger_knows_current_and_previous(on_a: World) -> None:
     on_a.deploy("b", stage="PROD")
     record = on_a.record()
@@ -708,7 +727,7 @@ def test_a_linked_directory_belongs_to_the_owner(world: World) -> None:
     world.publish("a", SITE, target={"linked": ["cache/a/"], "owner": "nobody"})
     world.deploy("a")
     for name in ("cache", "cache/a"):
-        assert (world.root / "shared" / name).stat().st_uid == 65534
+        assert (world.root / "shared" / name).stat().st_uid == NOBODY
 
 
 def test_linked_directories_can_be_used_whatever_the_umask(world: World) -> None:

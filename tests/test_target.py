@@ -484,6 +484,17 @@ def test_what_is_live_and_what_rollback_takes_are_never_removed(five: World) -> 
     assert five.rollback().id == "3"
 
 
+def test_a_release_that_is_kept_no_longer_comes_from_the_store_again(five: World) -> None:
+    five.publish("6", {**SITE, "n.txt": b"6"}, hooks={"check": [{"run": ["true"]}]})
+    five.deploy("6")
+    for path in (five.inner / "settings").iterdir():
+        path.unlink()
+    result = five.rollback(to="1")
+
+    assert (result.live, five.link) == ("1", "releases/1.7")
+    assert {row.source for row in five.rows()} == {"bundle"}
+
+
 def test_a_deployment_under_way_is_not_cleaned_away(five: World) -> None:
     under_way = Deploying("d-1", "", row("1", 9, "intended"), "releases/2.2", "prepared", 5)
     (five.root / "releases" / "1.9").mkdir()

@@ -13,6 +13,7 @@ from fakes import CountingDisk
 from moorline import wanted
 from moorline.build import BuildId
 from moorline.bundle import read_bundle
+from moorline.config import Config
 from moorline.errors import ConfigError, Mismatch, NotFound
 from moorline.settings import HostPolicy, Settings
 from moorline.wanted import Wanted, from_bundle, from_ledger, host_policy
@@ -220,9 +221,26 @@ def test_a_history_whose_settings_are_lost_says_so(world: World, hurt: str) -> N
         else:
             text = path.read_text().replace('"store_wait_s":0', '"store_wait_s":1')
             path.write_text(text if hurt == "changed" else "rubbish")
+    world.config = Config(app="shop")
     with pytest.raises(NotFound, match="the settings of build a are missing") as caught:
         world.rollback()
     assert (caught.value.live, world.link) == ("b", "releases/b.2")
+
+
+def test_lost_settings_are_taken_from_a_store_that_is_named(world: World) -> None:
+    world.publish("a")
+    world.publish("b", SITE_B)
+    world.deploy("a")
+    world.deploy("b")
+    for path in (world.inner / "settings").iterdir():
+        path.unlink()
+    (pinned,) = (world.store / "settings").iterdir()
+    text = pinned.read_bytes()
+    flip(pinned, 20)
+    with pytest.raises(Mismatch, match="its SHA-256 is not the one"):
+        world.rollback()
+    pinned.write_bytes(text)
+    assert world.rollback().live == "a"
 
 
 def test_on_a_target_that_had_bundles_the_share_s_word_needs_to_be_trusted(world: World) -> None:

@@ -37,6 +37,9 @@ B = {"index.html": b"<h1>two!</h1>", "new.txt": b"new"}
 """What build b changes in SITE: one file, and one more."""
 
 
+NOBODY = 65534
+
+
 class World:
     """`here` is a short path, because a store's path in a bundle has a limit."""
 
@@ -163,6 +166,27 @@ def flip(path: Path, at: int = -1) -> None:
 def script(text: str) -> tuple[bytes, int]:
     """A program of a build."""
     return b"#!/bin/sh\n" + text.encode() + b"\n", 0o755
+
+
+def as_user(uid: int, do: Callable[[], None]) -> str:
+    """Run `do` in a child as another user; what it raised, as text."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            do()
+        except BaseException as error:
+            os.write(send, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(send)
+    with open(receive, "rb") as answer:
+        said = answer.read().decode()
+    os.waitpid(child, 0)
+    return said
 
 
 @contextmanager

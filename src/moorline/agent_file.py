@@ -8,8 +8,8 @@ output differs between its versions), sources unchanged and not compiled.
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import io
+import pkgutil
 import zipfile
 from functools import cache
 
@@ -17,6 +17,7 @@ from functools import cache
 AGENT_MODULES = (
     "__init__.py",
     "agent.py",
+    "asking.py",
     "build.py",
     "bundle.py",
     "disk.py",
@@ -87,10 +88,9 @@ if __name__ == "__main__":
 @cache
 def agent_bytes() -> bytes:
     """The zipapp, from wherever this package lies: a checkout, an installed wheel or a zip."""
-    package = importlib.resources.files("moorline")
     sources = {"__main__.py": MAIN.encode("ascii")}
     for name in AGENT_MODULES:
-        sources[f"moorline/{name}"] = package.joinpath(name).read_bytes()
+        sources[f"moorline/{name}"] = pkgutil.get_data("moorline", name) or b""
     out = io.BytesIO()
     out.write(b"#!/usr/bin/env python3\n")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import os
 import pwd
 import selectors
@@ -16,10 +15,9 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from moorline.disk import Disk, read_file, write_file
 from moorline.errors import ConfigError, HookFailed, Mismatch
@@ -27,7 +25,6 @@ from moorline.manifest import FILE, Manifest, shown
 from moorline.settings import Hook
 
 TAIL_BYTES = 4096
-ANSWER_BYTES = 1 << 20
 TERMINATE_S = 5.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -66,11 +63,17 @@ def run_hook(disk: Disk, hook: Hook, moment: Moment, name: str) -> None:
     for attempt in range(hook.retries + 1):
         if attempt:
             time.sleep(hook.retry_wait_s)
-        failure = _ask(hook) if hook.url else _run(disk, hook, moment)
+        failure = _asked(hook) if hook.url else _run(disk, hook, moment)
         if not failure:
             return
     times = f" ({hook.retries + 1} times)" if hook.retries else ""
     raise HookFailed(f"{name} hook failed{times}: {hook.shown}: {failure}")
+
+
+def _asked(hook: Hook) -> str:
+    from moorline.asking import ask  # see there: it is dear, and seldom needed
+
+    return ask(hook)
 
 
 # -- programs -------------------------------------------------------------------------------------
@@ -210,45 +213,3 @@ def _end_group(child: subprocess.Popen[bytes]) -> None:
 def _text(tail: bytes) -> str:
     text = tail.decode("utf-8", "replace").strip()
     return f". It printed: {text}" if text else ""
-
-
-# -- addresses ------------------------------------------------------------------------------------
-
-
-def _ask(hook: Hook) -> str:
-    """Empty when the address answers 2xx, with the wanted text if there is one."""
-    deadline = time.monotonic() + hook.timeout_s
-    connection: Optional[http.client.HTTPConnection] = None
-    try:
-        address = urllib.parse.urlsplit(hook.url)
-        secure = address.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        path = urllib.parse.urlunsplit(("", "", address.path or "/", address.query, ""))
-        connection = kind(address.hostname or "", address.port, timeout=hook.timeout_s)
-        connection.request("GET", path, headers={"User-Agent": "moorline", "Connection": "close"})
-        answer = connection.getresponse()
-        body = _body(answer, deadline)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"no answer: {error}"
-    finally:
-        if connection is not None:
-            connection.close()
-    if not 200 <= answer.status < 300:
-        return f"answered {answer.status}"
-    if hook.contains and hook.contains.encode() not in body:
-        return f"answered without the text {hook.contains!r}"
-    return ""
-
-
-def _body(answer: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The beginning of an answer. Each piece has its time limit; so have all of them together, or
-    an address that streams would be read for ever."""
-    data = b""
-    while len(data) < ANSWER_BYTES:
-        piece = answer.read1(1 << 16)
-        if not piece:
-            break
-        data += piece
-        if time.monotonic() > deadline:
-            raise TimeoutError("the answer did not end in time")
-    return data

@@ -145,8 +145,8 @@ def from_ledger(
 def from_history(
     target: Target, row: Release, *, store: str, stage: str = "", trust_store: bool = False
 ) -> Wanted:
-    """A release of this target, to go back to. Nothing of the share is touched. Without `store`
-    one that is served from the share is looked for where it was.
+    """A release of this target, to go back to. Nothing of the share is touched, unless the target
+    keeps it no longer. Without `store` one that was served from the share is looked for there.
 
     Raises ConfigError when only the share ever vouched for it, on a target that had bundles.
     """
@@ -157,14 +157,20 @@ def from_history(
             "and this target has had bundles. Give --trust-store if that is good enough.",
             live=target.live_id(),
         )
-    settings = kept_settings(target, row)
     linked_from = row.place[: -len(f"/builds/{row.id}/tree")] if row.mode == "link" else ""
+    store = store or linked_from
+    try:
+        settings = kept_settings(target, row)
+    except NotFound:
+        if not store:
+            raise
+        settings = _settings(target.disk, row.settings, store, "")
     return Wanted(
         id=row.id,
         digest=row.digest,
         manifest_bytes=row.manifest_bytes,
         source=row.source,
-        store=store or linked_from,
+        store=store,
         settings=settings.for_group(stage or row.stage),
         mode=row.mode,
         settings_digest=row.settings,

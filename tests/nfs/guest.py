@@ -25,6 +25,8 @@ SHARED = "/mnt/host"  # where a guest sees the rig's folder, writable
 BOOT_S = 60
 TIMEOUT_S = 100  # below pytest's own limit, so that a test which hangs says what hung
 LINE_BYTES = 1024
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Before the command of a process that must not outlive the tests, however these end."""
 _HIDDEN = ("/dev/", "/proc/", "/sys/", "/run/", "/mnt/")
 
 
@@ -114,7 +116,7 @@ class Guest:
 
     def _command(self, reads: int, writes: int) -> list[str]:
         return [
-            *self.enter, "linux.uml", f"mem={self.memory}", f"umid={self.name}", "quiet",
+            *DIES_WITH_US, *self.enter, "linux.uml", f"mem={self.memory}", f"umid={self.name}", "quiet",
             "panic=-1", "rootfstype=hostfs", "root=/dev/root", "ro", f"init={HERE}/guest_init.sh",
             "con=null", "con0=null,fd:2", f"ssl0=fd:{reads},fd:{writes}", *self.settings,
             f"RIG_NAME={self.name}", f"RIG_FOLDER={self.folder}",

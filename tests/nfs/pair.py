@@ -17,7 +17,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from nfs.guest import HERE, Guest, GuestError, lay_folder, remove_folder
+from nfs.guest import DIES_WITH_US, HERE, Guest, GuestError, lay_folder, remove_folder
 from nfs.machine import EFS_OPTIONS, Machine, serve_moorline
 
 OPERATIONS = (
@@ -175,7 +175,7 @@ class Rig:
 
     def start_server(self) -> None:
         command = [
-            "ip", "netns", "exec", self.space, "ganesha.nfsd", "-F", "-C",
+            *DIES_WITH_US, "ip", "netns", "exec", self.space, "ganesha.nfsd", "-F", "-C",
             "-L", f"{self.folder}/ganesha.log", "-f", f"{self.folder}/ganesha.conf",
             "-p", f"{self.folder}/ganesha.pid",
         ]  # fmt: skip
