@@ -5,7 +5,7 @@
     scenario     the steps, and what a contender is
     ours, peers, classic    the contenders
     rounds       all contenders in alternation, several rounds
-    growth       what changes with the number of files, the changed part, and a week of builds
+    growth, week what changes with the number of files, the changed part, and 280 builds
     report, charts, goals   results -> docs/benchmarks.md and its charts
 
 benchmarks/README.md says how to run it and how to read what comes out.

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--work", type=Path, help="a folder on the disk to measure (default TMPDIR)"
     )
     parser.add_argument(
-        "--npm", type=Path, default=Path.cwd(), help="where node_modules has s3rver"
+        "--npm", type=Path, default=HERE.parent / "build/npm", help="where s3rver is"
     )
     parser.add_argument("--results", type=Path, help="the JSON file, which is added to")
     parser.add_argument("--docs", type=Path, help="where benchmarks.md goes")

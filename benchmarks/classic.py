@@ -70,7 +70,7 @@ class HttpBucket:
         site.store.mkdir(parents=True, exist_ok=True)
         argv = (S3RVER, "--directory", site.store, "--port", str(self.port), "--silent",
                 "--configure-bucket", "bucket")  # fmt: skip
-        server = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             _wait_for(self.port, server)
             yield

@@ -242,6 +242,7 @@ def test_when_the_old_release_is_gone_nothing_can_be_put_back(world: World) -> N
     assert problems(world.live, world.here / "src" / "b") == ()
     assert world.steps()[2:] == [("b", "intended"), ("b", "failed")]
     assert not (world.inner / "deploying.json").exists()
+    assert (world.record().current, world.record().deploying) == ("b", None)
 
 
 def test_an_after_switch_that_fails_again_is_exit_7_with_the_old_release_live(

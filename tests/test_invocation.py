@@ -30,7 +30,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 WAITING = """
 import signal, sys
-from moorline import cli, workflow
+from moorline import cli, results, workflow
 def verb(*arguments, **options):
     try:
         print("ready", file=sys.stderr, flush=True)
@@ -59,10 +59,10 @@ def test_an_interrupted_run_cleans_up_and_says_what_remains(number: signal.Signa
 
 
 MANY = """
-from moorline import cli, workflow
+from moorline import cli, results, workflow
 from moorline.build import Build
 build = Build("shop-41", "0" * 64, 1, 1, "0" * 16, 1790000000, 1, 1)
-workflow.builds = lambda config: [workflow.BuildLine(build, True, (), ())] * 20000
+workflow.builds = lambda config: [results.BuildLine(build, True, (), ())] * 20000
 cli.main()
 """
 
@@ -101,9 +101,9 @@ def test_closed_streams_are_no_error(closed: int) -> None:
 
 WORKING = """
 import sys
-from moorline import cli, meter, workflow
+from moorline import cli, meter, results, workflow
 meter.LINE_EVERY_S = meter.BAR_AFTER_S = 0
-result = workflow.PublishResult("shop-41", "0" * 64, 1, 10, 1, 10, 0, 0.1, None, 0, False, 0, ())
+result = results.PublishResult("shop-41", "0" * 64, 1, 10, 1, 10, 0, 0.1, None, 0, False, 0, ())
 def verb(source, *, config, id, bundle, progress, dry_run):
     progress(5000000, 10000000, "hashing")
     return result

@@ -45,6 +45,7 @@ RANKS = {
     "cleaning": 10,
     "agent_file": 10,
     "preparing": 11,
+    "results": 11,
     "golive": 12,
     "agent": 13,
     "workflow": 13,

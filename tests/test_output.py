@@ -12,8 +12,7 @@ from moorline import output
 from moorline.build import Build, BuildId, Pin, Release, TargetRecord
 from moorline.errors import Conflict, Problem
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, difference
-from moorline.wording import Listing, moment, printable
-from moorline.workflow import (
+from moorline.results import (
     BuildLine,
     DeployResult,
     ExportResult,
@@ -22,6 +21,7 @@ from moorline.workflow import (
     ShowResult,
     VerifyResult,
 )
+from moorline.wording import Listing, moment, printable
 
 ID = BuildId("shop-41")
 DIGEST = "3f2a9c1b" + "0" * 56

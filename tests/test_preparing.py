@@ -225,7 +225,16 @@ def test_a_changed_agent_is_not_kept_and_said(on_a: World) -> None:
     result = on_a.deploy("b")
 
     assert list((on_a.inner / "agents").iterdir()) == []
-    assert any("agent was not kept" in note for note in result.notes)
+    assert len([note for note in result.notes if "agent was not kept" in note]) == 1
+
+
+def test_a_held_build_that_comes_with_a_newer_agent_keeps_it(on_a: World) -> None:
+    """A rollback to it must find the agent that its bundle pins."""
+    on_a.deploy("b")
+    shutil.rmtree(on_a.inner / "agents")
+    on_a.deploy("a")
+    names = [path.name for path in (on_a.inner / "agents").iterdir()]
+    assert names == [path.name for path in (on_a.store / "agent").iterdir()]
 
 
 def test_damage_to_what_the_target_holds_already_is_not_met(on_a: World) -> None:

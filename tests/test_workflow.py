@@ -29,6 +29,7 @@ from moorline.errors import (
     Problem,
     PutBack,
 )
+from moorline.results import PublishResult
 from moorline.scan import scan, verify
 from moorline.settings import Hook
 from trees import SITE, Content, snapshot, write_tree
@@ -75,7 +76,7 @@ def test_init_does_not_take_another_s_store(world: World) -> None:
 # -- publish --------------------------------------------------------------------------------------
 
 
-def publish(world: World, source: Path, **options: Any) -> workflow.PublishResult:
+def publish(world: World, source: Path, **options: Any) -> PublishResult:
     config = options.pop("config", world.config)
     return workflow.publish(
         str(source), **{"config": config, "disk": world.disk, "environment": {}, **options}
@@ -434,7 +435,8 @@ def test_history_is_all_rows_oldest_first(both: World) -> None:
 def test_an_export_equals_the_source(here: Path, layout_name: str, umask: int) -> None:
     world = World(here, layout_name)
     odd: dict[str, Content] = {
-        **SITE_B, "\udcff\n": b"odd", "d/e": (b"x", 0o400), "d/l": "../index.html", "hollow/x": None,
+        **SITE_B, "\udcff\n": b"odd", "d/e": (b"x", 0o400), "d/l": "../index.html",
+        "hollow/x": None,
     }  # fmt: skip
     world.publish("a")
     world.publish("b", odd)

@@ -26,11 +26,11 @@ from moorline.config import Config
 from moorline.disk import Disk
 from moorline.golive import GoLive
 from moorline.ledger.directory import DirectoryLedger
+from moorline.results import DeployResult, PublishResult
 from moorline.settings import settings_of
 from moorline.store import init_store, open_store
 from moorline.target import LOCK_WAIT_S, Target, open_target
 from moorline.wanted import from_bundle
-from moorline.workflow import DeployResult, PublishResult
 from trees import SITE, Content, write_tree
 
 B = {"index.html": b"<h1>two!</h1>", "new.txt": b"new"}

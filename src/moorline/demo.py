@@ -33,12 +33,12 @@ from moorline.errors import ConfigError, Error, Mismatch, translated
 from moorline.layout.pack import Index
 from moorline.meter import Meter
 from moorline.pipeline import classic
+from moorline.results import DeployResult, PublishResult
 from moorline.scan import scan
 from moorline.settings import HostPolicy, checked_path, settings_of
 from moorline.site import PAGES, make_versions
 from moorline.wanted import HOST_FILE, host_policy
 from moorline.wording import amount, counted
-from moorline.workflow import DeployResult, PublishResult
 
 STAGES = {stage: (f"{stage.lower()}-1", f"{stage.lower()}-2")
           for stage in ("DEV", "QA", "STAGING", "PROD")}  # fmt: skip
@@ -60,7 +60,8 @@ _STEPS = {
 _CAPTION = (
     "Measured in this run, one target after the other. Moved: what crosses the network, both ways "
     "(content, manifest, index, agent, bundle; for the classic way the zip). All of it is folders "
-    "on one disk here: the share and the classic way's bucket are as near as they can be."
+    "on one disk here: the share and the classic way's bucket are as near as they can be. The "
+    "classic way's first deploy is left out for time."
 )
 
 

@@ -155,14 +155,15 @@ class GoLive:
 
     def finish(self, deploying: Deploying) -> None:
         """The release passed: tell the ledger, and remove old ones. Nothing of this can fail it."""
-        self._forget()
-        self.preparation.report()
+        self._end()
         with contextlib.suppress(OSError):
             self.target.clean(self.settings.keep_releases)
 
-    def _forget(self) -> None:
+    def _end(self) -> None:
+        """No deployment is under way any more, and the ledger knows what is live."""
         with contextlib.suppress(OSError):
             self.target.set_deploying(None)
+        self.preparation.report()
 
     # -- put back -----------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ class GoLive:
         """
         release, previous, now = deploying.release, deploying.previous, int(self.disk.now())
         if self.target.current() != release.place:
-            self._forget()
+            self._end()
             raise Conflict(
                 f"build {release.id} failed, but something else is live on {self.target.root} by "
                 f"now: nothing was put back. The failure: {reason.message}",
@@ -186,7 +187,7 @@ class GoLive:
                 raise FileNotFoundError(errno.ENOENT, "it is gone")
             self.target.switch(previous)
         except OSError as error:
-            self._forget()
+            self._end()
             raise PutBackFailed(
                 f"build {release.id} went live and failed, and {previous or 'nothing'} could not "
                 f"be put back: {error.strerror}. Deploy a good build now. {reason.message}",
@@ -226,8 +227,7 @@ class GoLive:
                 live=live,
             ) from reason
         finally:
-            self._forget()
-            self.preparation.report()
+            self._end()
         now = live or deploying.previous
         raise PutBack(
             f"build {failed} went live and failed: {_sentence(reason)}. "

@@ -15,8 +15,7 @@ from typing import Any
 from moorline.build import Pin, Release, TargetRecord
 from moorline.errors import Error, Mismatch, Problem
 from moorline.manifest import Difference, Entry, how_changed, shown
-from moorline.wording import Listing, amount, counted, moment, printable
-from moorline.workflow import (
+from moorline.results import (
     BuildLine,
     DeployResult,
     ExportResult,
@@ -25,6 +24,7 @@ from moorline.workflow import (
     ShowResult,
     VerifyResult,
 )
+from moorline.wording import Listing, amount, counted, moment, printable
 
 MAX_PROBLEMS = 50
 

@@ -81,7 +81,9 @@ class Preparation:
         try:
             if held is None:
                 self._place(release, rows)
-            self._keep_pinned()
+            elif self._lacks_agent():
+                self._briefly(self._keep_agent)
+            self._keep_settings()
         except BaseException as error:
             self.drop(deploying)
             if not isinstance(error, ShareDead):
@@ -330,14 +332,15 @@ class Preparation:
         except (OSError, NotFound, Mismatch) as error:
             self.outcome.notes.append(f"the agent was not kept on this target: {error}")
 
-    def _keep_pinned(self) -> None:
-        """Settings and agent as pinned now: a build may come again with others."""
+    def _lacks_agent(self) -> bool:
+        """A build that is held here may come again with a newer agent."""
+        agent = self.wanted.agent and f"{self.wanted.agent}.pyz"
+        return bool(agent and self.wanted.store) and self.target.kept(b"agents", agent) is None
+
+    def _keep_settings(self) -> None:
         if self.wanted.settings_digest:
             name = f"{self.wanted.settings_digest}.json"
             self.target.keep(b"settings", name, self.settings.text)
-        agent = self.wanted.agent
-        if agent and self.wanted.store and self.target.kept(b"agents", f"{agent}.pyz") is None:
-            self._briefly(self._keep_agent)
 
     def _prove_tree(
         self, store: Store, opened: OpenBuild, manifest: Manifest, progress: Progress

@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from moorline import __version__
 from moorline.agent_file import agent_bytes
@@ -26,10 +26,24 @@ from moorline.golive import GoLive
 from moorline.layout import Written
 from moorline.layout.pack import read_index
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import Difference, Manifest, difference
+from moorline.manifest import Difference, difference
 from moorline.place import Placement
 from moorline.publishing import Publisher
-from moorline.scan import Progress, Rules, Source, Verified, no_progress, scan
+from moorline.results import (
+    BuildLine,
+    DeployResult,
+    ExportResult,
+    InitResult,
+    PublishResult,
+    ShowResult,
+    VerifyResult,
+    build_line,
+    hint,
+    published,
+    verified,
+    would_go_live,
+)
+from moorline.scan import Progress, Rules, Source, no_progress, scan
 from moorline.scan import verify as verify_tree
 from moorline.settings import Hook, Settings, settings_of
 from moorline.store import OpenBuild, Store, init_store, open_store
@@ -37,90 +51,6 @@ from moorline.target import Target, find_release, open_target, previous_of
 from moorline.wanted import Wanted, from_bundle, from_history, from_ledger, host_policy
 
 DISK = Disk()
-
-
-@dataclass(frozen=True)
-class PublishResult:
-    id: BuildId
-    digest: str
-    files: int
-    bytes: int
-    new_files: int
-    new_bytes: int
-    linked_files: int
-    seconds: float
-    bundle: str | None
-    bundle_bytes: int
-    already: bool
-    repaired: int
-    replaced: tuple[str, ...]  # linked paths that were put in place of what the source has
-
-
-@dataclass(frozen=True)
-class DeployResult:
-    """Of deploy and of rollback."""
-
-    id: BuildId
-    live: str | None
-    target: str
-    mode: str
-    previous: str | None
-    pinned: bool
-    seconds: float
-    verified_files: int
-    copied_files: int
-    copied_bytes: int
-    reused_files: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class VerifyResult:
-    id: BuildId
-    ok: bool
-    problems: tuple[Problem, ...]
-    files: int
-    bytes: int
-    seconds: float
-    where: str  # the store's or the target's path
-
-
-@dataclass(frozen=True)
-class InitResult:
-    store: str
-    store_id: str
-    app: str
-    layout: str
-    config: str
-    config_written: bool
-
-
-@dataclass(frozen=True)
-class BuildLine:
-    """One row of `builds`: newest first. `present` is False for a build that only the ledger
-    remembers; `live_on` are targets (roots, or stages) that serve it; `pins` reasons to keep it."""
-
-    build: Build
-    present: bool
-    live_on: tuple[str, ...]
-    pins: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ShowResult:
-    line: BuildLine
-    manifest: Manifest
-    path: str  # the build's folder in the store
-    packs: tuple[tuple[str, int], ...]  # layout pack: token, bytes
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    id: BuildId
-    path: str
-    files: int
-    bytes: int
-    seconds: float
 
 
 # -- stores and builds ----------------------------------------------------------------------------
@@ -166,19 +96,16 @@ def publish(
         )  # fmt: skip
         files = _bundle_files(reference, pinned, store, bundle)
         if dry_run:
-            done = Written(0, 0, 0)
-            return _published(name, scanned, done, False, None, 0, started)
+            return published(name, scanned, Written(0, 0, 0), False, None, 0, started)
         store.put(b"agent", f"{reference.agent}.pyz", agent)
         store.put(b"settings", f"{pinned.digest}.json", pinned.text)
         revision = environment.get("CODEBUILD_RESOLVED_SOURCE_VERSION", "")
-        published = Publisher(store, progress).publish(
+        done = Publisher(store, progress).publish(
             scanned, name, revision=revision, tool=f"moorline {__version__}"
         )
-        _remember(DirectoryLedger(disk, store.root), published.build)
+        _remember(DirectoryLedger(disk, store.root), done.build)
         size = write_bundle(disk, bundle, files) if bundle and files else 0
-        return _published(
-            name, scanned, published.written, published.already, bundle, size, started
-        )
+        return published(name, scanned, done.written, done.already, bundle, size, started)
 
 
 def default_id(environment: Mapping[str, str], digest: str, now: float) -> str:
@@ -205,7 +132,7 @@ def builds(config: Config, *, disk: Disk = DISK) -> tuple[BuildLine, ...]:
         known = {build.id: build for build in ledger.builds()}
         targets, pins = ledger.targets(), ledger.pins()
     every = sorted({**known, **present}.values(), key=lambda build: -build.sequence)
-    return tuple(_line(build, build.id in present, targets, pins) for build in every)
+    return tuple(build_line(build, build.id in present, targets, pins) for build in every)
 
 
 def show(id: str, *, config: Config, disk: Disk = DISK) -> ShowResult:
@@ -216,7 +143,7 @@ def show(id: str, *, config: Config, disk: Disk = DISK) -> ShowResult:
         packs: tuple[tuple[str, int], ...] = ()
         if store.layout == "pack":
             packs = tuple(read_index(disk, opened.folder).packs.items())
-        line = _line(opened.build, True, ledger.targets(), ledger.pins())
+        line = build_line(opened.build, True, ledger.targets(), ledger.pins())
         return ShowResult(line, manifest, opened.path, packs)
 
 
@@ -298,7 +225,7 @@ def deploy(
             wanted = replace(wanted, settings=settings)
         root = root or wanted.settings.root or config.target_root(stage)
         if dry_run:
-            return _would(wanted, root, started)
+            return would_go_live(wanted, root, started)
         with open_target(disk, root) as opened, opened.lock():
             return _go(disk, opened, wanted, progress, started)
 
@@ -319,7 +246,7 @@ def rollback(
         with open_target(disk, root, make=False) as opened, opened.lock():
             wanted = _back(disk, opened, to, store, stage, trust_store, config)
             if dry_run:
-                return _would(wanted, opened.root, started)
+                return would_go_live(wanted, opened.root, started)
             return _go(disk, opened, wanted, progress, started)
 
 
@@ -409,36 +336,6 @@ def _remember(ledger: DirectoryLedger, build: Build) -> None:
     ledger.write_build(build)
 
 
-def _published(
-    id: BuildId, source: Source, written: Written, already: bool, bundle: str | None, size: int,
-    started: float,
-) -> PublishResult:  # fmt: skip
-    manifest = source.manifest
-    return PublishResult(
-        id=id,
-        digest=manifest.digest,
-        files=len(manifest.files),
-        bytes=manifest.size_bytes,
-        new_files=written.new_files,
-        new_bytes=written.new_bytes,
-        linked_files=written.linked_files,
-        seconds=time.monotonic() - started,
-        bundle=bundle,
-        bundle_bytes=size,
-        already=already,
-        repaired=written.repaired,
-        replaced=source.replaced,
-    )
-
-
-def _line(
-    build: Build, present: bool, targets: Sequence[TargetRecord], pins: Sequence[Pin]
-) -> BuildLine:
-    live = sorted({t.stage or t.root for t in targets if t.current == build.id})
-    reasons = [pin.reason for pin in pins if pin.id == build.id]
-    return BuildLine(build, present, tuple(live), tuple(reasons))
-
-
 def _wanted(
     disk: Disk, what: str, store: str, root: str, mode: str, stage: str, config: Config
 ) -> Wanted:
@@ -498,20 +395,11 @@ def _go(
     )
 
 
-def _would(wanted: Wanted, root: str, started: float) -> DeployResult:
-    """The outcome of a dry run: what would go live, and nothing done."""
-    return DeployResult(
-        id=wanted.id, live=None, target=os.path.realpath(root), mode=wanted.mode, previous=None,
-        pinned=False, seconds=time.monotonic() - started, verified_files=0, copied_files=0,
-        copied_bytes=0, reused_files=0, notes=("dry run: nothing was changed",),
-    )  # fmt: skip
-
-
 def _verify_build(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
     started = time.monotonic()
     with _build(store, id) as opened:
         found = opened.verify(opened.manifest(), progress)
-        return _verified(id, found, opened.path, started)
+        return verified(id, found, opened.path, started)
 
 
 def _verify_any(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
@@ -531,19 +419,5 @@ def _verify_target(disk: Disk, root: str, progress: Progress) -> VerifyResult:
         if live is None or manifest is None:
             raise NotFound(f"nothing is live on {target.root} that its history knows.")
         found = verify_tree(disk, target.path_of(live.place), manifest, progress)
-        hinted = tuple(Problem(p.path, p.problem + _hint(p)) for p in found.problems)
-        return _verified(live.id, replace(found, problems=hinted), target.root, started)
-
-
-def _hint(problem: Problem) -> str:
-    """The cure for what an application wrote into its release."""
-    if not problem.problem.startswith("extra"):
-        return ""
-    folder = problem.path + "/" if problem.problem.endswith("directory") else problem.path
-    return f' (if the application writes it: linked = ["{folder}"])'
-
-
-def _verified(id: BuildId, found: Verified, where: str, started: float) -> VerifyResult:
-    seconds = time.monotonic() - started
-    ok = not found.problems
-    return VerifyResult(id, ok, found.problems, found.files, found.bytes, seconds, where)
+        hinted = tuple(Problem(p.path, p.problem + hint(p)) for p in found.problems)
+        return verified(live.id, replace(found, problems=hinted), target.root, started)

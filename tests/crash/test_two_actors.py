@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ from crash.scenarios import (
     run_event,
     verify,
 )
+from moorline import workflow
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch, NotFound
 from moorline.ledger.directory import DirectoryLedger
@@ -55,7 +56,6 @@ class Pair:
     live: tuple[str, ...] = ("",)
     layouts: tuple[str, ...] = ("pack", "tree")
     both: bool = True
-    promised: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +71,6 @@ def publish_other(id: str) -> Verb:
     def verb(world: World, disk: Disk) -> object:
         source = write_tree(world.here / "src" / "foreign", SPECS["other"])
         config, bundle = world.config, world.bundle("foreign")
-        from moorline import workflow
-
         return workflow.publish(
             str(source), config=config, id=id, bundle=bundle, disk=disk, environment={}
         )
@@ -104,7 +102,6 @@ def prepared_b(world: World) -> None:
 
 now = clean(0, stale_s=0)
 later = clean()
-at_once = clean(0, stale_s=0, grace_s=0)
 BUSY = (Conflict,)
 GONE = (Conflict, NotFound)
 LOST = (Error, OSError)
@@ -118,8 +115,8 @@ PAIRS = (
          clean(0, grace_s=0)),
     Pair("publish, removal of its base and cleaning", published("a", "b"), publish("c"),
          then(remove("b"), clean(0))),
-    Pair("publish, cleaner of a removed base", then_removed := published("a", "b"),
-         publish("c"), then(remove("b"), clean(0, grace_s=0)), fails=LOST),
+    Pair("publish, cleaner of a removed base", published("a", "b"), publish("c"), then(remove("b"), clean(0, grace_s=0)),
+         fails=LOST),
     Pair("publish twice", published("a"), publish("b"), publish("b"), keeps=("a", "b")),
     Pair("publish, other content", published("a"), publish("b"), publish_other("b"),
          fails=BUSY, other_fails=BUSY),
@@ -189,12 +186,10 @@ def test_another_verb_at_any_step(
         ground.restore()
         try:
             ended = _meet(world, pair, at)
-            if ended == "never":
-                break  # an earlier moment changed the way that the first one goes
             count.add("interleavings")
             state = f"{ended} {ground.fingerprint()}"
             if state not in seen:
-                _holds(world, pair, truth, ended)
+                _holds(world, pair, truth)
                 seen.add(state)
         except BaseException as error:
             error.add_note(f"before {measured.calls[at]}")
@@ -215,9 +210,7 @@ def _meet(world: World, pair: Pair, at: int) -> str:
     return f"first: {first}, {ends[0]}"
 
 
-def _ended(
-    verb: Verb, world: World, disk: Disk, fails: tuple[type[Exception], ...]
-) -> str:
+def _ended(verb: Verb, world: World, disk: Disk, fails: tuple[type[Exception], ...]) -> str:
     try:
         verb(world, disk)
     except fails as error:
@@ -226,7 +219,7 @@ def _ended(
     return "done"
 
 
-def _holds(world: World, pair: Pair, truth: Truth, ended: str) -> None:
+def _holds(world: World, pair: Pair, truth: Truth) -> None:
     with open_store(WatchedDisk(), world.store) as store:
         ids = set(store.ids())
         assert ids >= set(pair.keeps), f"I4: lost {set(pair.keeps) - ids}"
@@ -242,6 +235,3 @@ def _holds(world: World, pair: Pair, truth: Truth, ended: str) -> None:
     live = truth.live(world)
     assert live in pair.live, f"I3: {live!r} is live"
     assert not live or live in ids, f"I4: {live} is live and gone"
-    if ended.startswith("first: done"):
-        if pair.verb.__qualname__.startswith("publish.") and "removal" not in pair.name:
-            assert len(ids) > 1, "I1: what publish reported as done is not listed"

@@ -116,8 +116,9 @@ class Guest:
 
     def _command(self, reads: int, writes: int) -> list[str]:
         return [
-            *DIES_WITH_US, *self.enter, "linux.uml", f"mem={self.memory}", f"umid={self.name}", "quiet",
-            "panic=-1", "rootfstype=hostfs", "root=/dev/root", "ro", f"init={HERE}/guest_init.sh",
+            *DIES_WITH_US, *self.enter, "linux.uml", f"mem={self.memory}", f"umid={self.name}",
+            "quiet", "panic=-1", "rootfstype=hostfs", "root=/dev/root", "ro",
+            f"init={HERE}/guest_init.sh",
             "con=null", "con0=null,fd:2", f"ssl0=fd:{reads},fd:{writes}", *self.settings,
             f"RIG_NAME={self.name}", f"RIG_FOLDER={self.folder}",
             f"RIG_PYTHON={os.path.realpath(sys.executable)}", f"RIG_AGENT={HERE}/guest_agent.py",

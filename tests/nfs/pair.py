@@ -79,11 +79,6 @@ class Shim:
         for offset, value in ((3, 0), (2, code), (3, times)):  # off while the code changes
             self._put(base + offset, value)
 
-    def calls(self, operation: str) -> int:
-        index = 8 + 4 * OPERATIONS.index(operation)
-        value: int = struct.unpack_from("=q", self._page, 8 * index)[0]
-        return value
-
     def _put(self, index: int, value: int) -> None:
         struct.pack_into("=q", self._page, 8 * index, value)
 

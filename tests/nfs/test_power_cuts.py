@@ -5,6 +5,7 @@ On the rig of two machines, whose server can be watched from here: `pair.share` 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -80,6 +81,21 @@ def test_a_server_that_dies_in_the_middle_of_a_publish_is_waited_for(pair: Rig, 
     _restart_server(pair)
     told(publishing.wait())
     shop.verify("two", on=pair.b)
+
+
+def test_an_error_of_the_servers_disk_fails_a_publish_and_the_next_one_works(
+    pair: Rig, shop: Shop
+) -> None:
+    """The client hears of it at fsync or close: write itself succeeds."""
+    source = shop.source("two", LARGE)
+    pair.shim.fail("WRITE", errno.EIO, times=1000)
+    refusal = shop.refused_publish("two", source)
+    pair.shim.fail("WRITE", 0, times=0)
+
+    assert (refusal["exit"], "Input/output error" in refusal["error"]) == (1, True)
+    assert shop.ids(on=pair.b) == ["one"]
+    told(shop.begin_publish("two", source).wait())
+    assert shop.deploy("two")["live"] == "two"
 
 
 def test_a_server_that_dies_while_it_is_read_is_a_pause(pair: Rig, shop: Shop) -> None:

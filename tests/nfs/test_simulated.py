@@ -11,8 +11,8 @@ from moorline import workflow
 from moorline.config import Config
 from moorline.disk import Disk
 from moorline.errors import Error
+from moorline.results import DeployResult, PublishResult
 from moorline.settings import settings_of
-from moorline.workflow import DeployResult, PublishResult
 from nfs.simulator import EFS_LATENCY, Simulator
 from trees import SITE, Content, write_tree
 
