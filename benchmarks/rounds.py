@@ -32,6 +32,7 @@ class Comparison:
     """All samples of one pair of builds: `steps[key][contender]` is a list, one for each round."""
 
     floor: list[float] = field(default_factory=list)
+    floor_cpu: list[float] = field(default_factory=list)
     steps: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     absent: dict[str, tuple[str, ...]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -70,7 +71,9 @@ class Rounds:
     def _floor(self) -> None:
         site = self._site()
         for step in Floor().steps(site):
-            self.found.floor += [self._measure(step.commands, site).seconds]
+            measured = self._measure(step.commands, site)
+            self.found.floor.append(measured.seconds)
+            self.found.floor_cpu.append(measured.cpu_s)
         shutil.rmtree(site.work)
 
     def _contend(self, contender: Contender, *, first: bool) -> None:

@@ -18,7 +18,8 @@ import pytest
 from fakes import CountingDisk
 from moorline import agent
 from moorline.errors import Error, Mismatch, Problem
-from moorline.scan import scan, verify
+from moorline.scan import scan
+from moorline.verifying import verify
 from trees import SITE, Content
 from world import B, World, flip, script
 
@@ -426,6 +427,7 @@ def test_from_the_first_event_to_the_rollback_at_3_a_m(real: Real) -> None:
     assert said.splitlines()[0] == "  index.html: content differs"
 
 
+@pytest.mark.slow
 def test_a_tampered_store_is_exit_3_with_every_problem(real: Real) -> None:
     world = real.world
     real.go_live("a", "d-1")
@@ -439,6 +441,7 @@ def test_a_tampered_store_is_exit_3_with_every_problem(real: Real) -> None:
     assert (world.link, world.releases()) == ("releases/a.1", ["a.1"])
 
 
+@pytest.mark.slow
 def test_a_hook_as_another_user_and_one_that_hangs(real: Real) -> None:
     world = real.world
     hooks: dict[str, Any] = {"check": [{"run": ["sleep", "300"], "timeout_s": 1}]}
@@ -483,6 +486,7 @@ def test_a_stop_in_the_middle_of_a_hook_puts_the_old_release_back(real: Real) ->
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_agent_leaves_a_target_that_the_next_one_puts_right(real: Real) -> None:
     world = real.world
     real.go_live("a", "d-1")
@@ -505,6 +509,7 @@ def test_a_killed_agent_leaves_a_target_that_the_next_one_puts_right(real: Real)
     assert world.link == "releases/a.1"
 
 
+@pytest.mark.slow
 def test_two_deploys_to_one_target_at_once(real: Real) -> None:
     """One waits for the other; both are done."""
     world = real.world
@@ -523,6 +528,7 @@ def test_two_deploys_to_one_target_at_once(real: Real) -> None:
     assert problems(world.live, world.here / "src" / two) == ()
 
 
+@pytest.mark.slow
 def test_its_own_environment_does_not_matter(real: Real) -> None:
     """No HOME, no locale, no user, nothing to read from, and Python's variables set."""
     real.world.publish("a", {**SITE, "bin/check": script("exit 0")}, hooks=CHECKS)
@@ -532,6 +538,7 @@ def test_its_own_environment_does_not_matter(real: Real) -> None:
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_a_bundle_of_an_unknown_format_is_told_in_one_line(real: Real) -> None:
     world = real.world
     path = Path(world.bundle("a")) / "build.json"

@@ -27,7 +27,8 @@ from moorline.errors import (
     PutBackFailed,
 )
 from moorline.golive import GoLive
-from moorline.scan import scan, verify
+from moorline.scan import scan
+from moorline.verifying import verify
 from trees import SITE, Content, write_tree
 from world import B, World, answering, flip, says, script
 

@@ -16,7 +16,7 @@ from fakes import CountingDisk, FailingDisk, FewLinksDisk
 from moorline.disk import Disk
 from moorline.growing import NewTree, same_file
 from moorline.manifest import DIRECTORY, FILE, Entry, Manifest
-from moorline.scan import verify
+from moorline.verifying import verify
 from trees import directory_entry, entries, file_entry, link_entry
 
 

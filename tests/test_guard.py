@@ -149,14 +149,15 @@ def test_not_every_step_is_told() -> None:
 
 
 def test_an_interrupt_here_ends_the_child() -> None:
-    parent = os.getpid()
-
     def work(progress: Progress) -> None:
-        os.kill(parent, signal.SIGINT)
+        progress(1, 2, "hanging")
         hang(progress)
 
+    def interrupted(done: int, total: int, what: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
-        run(work)
+        run(work, progress=interrupted)
 
 
 def test_an_interrupt_of_both_says_nothing_twice(capfd: pytest.CaptureFixture[str]) -> None:

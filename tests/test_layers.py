@@ -28,6 +28,7 @@ RANKS = {
     "scan": 5,
     "config": 6,
     "growing": 6,
+    "verifying": 6,
     "guard": 6,
     "asking": 6,
     "layout": 7,

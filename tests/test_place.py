@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import CountingDisk, FewLinksDisk
@@ -20,7 +20,8 @@ from moorline.errors import ConfigError, Error, Mismatch
 from moorline.layout import Draft
 from moorline.manifest import Entry, Manifest
 from moorline.place import Held, Placed, Placement
-from moorline.scan import Progress, Verified, no_progress, scan, verify
+from moorline.scan import Progress, no_progress, scan
+from moorline.verifying import Verified, verify
 from trees import SITE, Content, file_entry, write_tree
 from world import NOBODY, B, World, as_user, flip
 
@@ -586,6 +587,7 @@ def plain(spec: dict[str, Content]) -> dict[str, Content]:
     return kept
 
 
+@settings(max_examples=30)
 @given(_specs, _specs, st.lists(st.booleans(), min_size=8, max_size=8))
 def test_any_build_over_any_other_is_exact_and_costs_what_changed(
     old: dict[str, Content], new: dict[str, Content], hurts: list[bool]

@@ -26,7 +26,8 @@ from moorline.errors import (
     Problem,
     ShareDead,
 )
-from moorline.scan import scan, verify
+from moorline.scan import scan
+from moorline.verifying import verify
 from trees import SITE, Content, snapshot
 from world import NOBODY, B, World, as_user, flip
 

@@ -19,7 +19,8 @@ import os, sys
 from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.publishing import Publisher
-from moorline.scan import scan, verify
+from moorline.scan import scan
+from moorline.verifying import verify
 from moorline.store import init_store, open_store
 
 assert sys.version_info[:2] == (3, 9), sys.version

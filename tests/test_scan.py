@@ -23,7 +23,8 @@ from moorline.disk import AnyPath, Disk, Named
 from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
 from moorline.hashing import PIECE_FILES, SMALL_FILES, Job, Workers
 from moorline.manifest import Entry, Manifest
-from moorline.scan import Rules, Source, linked_target, scan, verify
+from moorline.scan import Rules, Source, linked_target, scan
+from moorline.verifying import verify
 from trees import (
     SITE,
     Content,

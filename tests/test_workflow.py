@@ -30,8 +30,9 @@ from moorline.errors import (
     PutBack,
 )
 from moorline.results import PublishResult
-from moorline.scan import scan, verify
+from moorline.scan import scan
 from moorline.settings import Hook
+from moorline.verifying import verify
 from trees import SITE, Content, snapshot, write_tree
 from world import B, World, flip
 

@@ -35,8 +35,8 @@ from moorline.errors import (
     translated,
 )
 from moorline.golive import GoLive
-from moorline.scan import verify
 from moorline.target import Deploying, Target, find_release, open_target, previous_of
+from moorline.verifying import verify
 from moorline.wanted import Wanted, from_bundle, from_history, host_policy
 
 MOST_PROBLEMS = 20

@@ -41,6 +41,7 @@ AGENT_MODULES = (
     "settings.py",
     "store.py",
     "target.py",
+    "verifying.py",
     "wanted.py",
 )
 

@@ -21,10 +21,11 @@ from moorline.guard import guarded
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
 from moorline.place import Held, Placed, Placement
-from moorline.scan import Progress, no_progress, verify
+from moorline.scan import Progress, no_progress
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Deploying, Target, make_folder, previous_of
+from moorline.verifying import verify
 from moorline.wanted import Wanted, host_policy
 
 Result = TypeVar("Result")

@@ -22,8 +22,9 @@ from moorline.layout import Base, Beat, Draft, Times, Written, file_times
 from moorline.layout.pack import PackDraft, read_index
 from moorline.layout.tree import TreeDraft
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
-from moorline.scan import Progress, Source, Verified, no_progress
+from moorline.scan import Progress, Source, no_progress
 from moorline.store import OpenBuild, Store, times_text
+from moorline.verifying import Verified
 
 BEAT_S = 20.0
 

@@ -11,7 +11,8 @@ from moorline.build import Build, BuildId, Pin, TargetRecord
 from moorline.errors import Problem
 from moorline.layout import Written
 from moorline.manifest import Manifest
-from moorline.scan import Source, Verified
+from moorline.scan import Source
+from moorline.verifying import Verified
 from moorline.wanted import Wanted
 
 

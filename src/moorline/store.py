@@ -29,8 +29,9 @@ from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record, record_text
-from moorline.scan import Progress, Verified, no_progress
+from moorline.scan import Progress, no_progress
 from moorline.settings import checked_app
+from moorline.verifying import Verified
 
 STORE_FORMAT = 1
 MARKER = b"moorline-store.json"

@@ -43,11 +43,17 @@ from moorline.results import (
     verified,
     would_go_live,
 )
-from moorline.scan import Progress, Rules, Source, no_progress, scan
-from moorline.scan import verify as verify_tree
+from moorline.scan import (
+    Progress,
+    Rules,
+    Source,
+    no_progress,
+    scan,
+)
 from moorline.settings import Hook, Settings, settings_of
 from moorline.store import OpenBuild, Store, init_store, open_store
 from moorline.target import Target, find_release, open_target, previous_of
+from moorline.verifying import verify as verify_tree
 from moorline.wanted import Wanted, from_bundle, from_history, from_ledger, host_policy
 
 DISK = Disk()

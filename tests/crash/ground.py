@@ -62,8 +62,8 @@ class Ground:
         for path in self.saved.iterdir():
             copy_tree(path, self.folder / path.name)
 
-    def clear(self) -> None:
-        for name in KEPT:
+    def clear(self, names: tuple[str, ...] = KEPT) -> None:
+        for name in names:
             if (self.folder / name).exists():
                 shutil.rmtree(self.folder / name)
 

@@ -17,9 +17,10 @@ from moorline.errors import Error
 from moorline.layout.pack import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
-from moorline.scan import Rules, scan, verify
+from moorline.scan import Rules, scan
 from moorline.store import Store, open_store
 from moorline.target import open_target
+from moorline.verifying import verify
 from trees import write_tree
 from world import World
 

@@ -106,7 +106,9 @@ def deployed(
 
 def publish(id: str) -> Callable[[World, Disk], object]:
     def verb(world: World, disk: Disk) -> object:
-        source = write_tree(world.here / "src" / id, SPECS[id])
+        source = world.here / "src" / id
+        if not source.exists():
+            write_tree(source, SPECS[id])
         return workflow.publish(
             str(source), config=world.config, id=id, bundle=world.bundle(id), disk=disk,
             environment={},

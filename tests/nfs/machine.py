@@ -89,6 +89,10 @@ class Machine:
         """Drop every cache that may be dropped: what follows is a first look at the share."""
         self.shell("sync; echo 3 > /proc/sys/vm/drop_caches")
 
+    def forget_lost_writes(self) -> None:
+        """A write that was lost is reported to the next syncfs on the mount, whoever calls it."""
+        self.shell(f"sync -f {self.share} || true")
+
 
 def told(answer: Answer) -> dict[str, Any]:
     """The JSON object of a command that succeeded."""
@@ -128,6 +132,12 @@ class Cost:
     @property
     def total(self) -> int:
         return self.requests.total()
+
+    @property
+    def steady(self) -> int:
+        """Without GETATTR: how often a client asks whether what it knows is still true depends on
+        the time that passes."""
+        return self.total - self.requests["GETATTR"]
 
     def __str__(self) -> str:
         """For messages: by operation, then by caller, the dearest first."""

@@ -66,12 +66,12 @@ def tree(solo: SoloRig, tmp_path_factory: pytest.TempPathFactory) -> dict[int, C
 
 def test_pack_publish_costs_the_same_for_ten_times_the_files(pack: dict[int, Costs]) -> None:
     few, many = pack[FEW].publish, pack[MANY].publish
-    assert many.total <= few.total + 2, f"{few}\n\n{many}"
+    assert many.steady <= few.steady + 2, f"{few}\n\n{many}"
 
 
 def test_pack_deploy_costs_the_same_for_ten_times_the_files(pack: dict[int, Costs]) -> None:
     few, many = pack[FEW].deploy, pack[MANY].deploy
-    assert many.total <= few.total + 2, f"{few}\n\n{many}"
+    assert many.steady <= few.steady + 2, f"{few}\n\n{many}"
 
 
 @pytest.mark.xfail(reason="117 requests: small files and folders that are opened more than once")
@@ -89,11 +89,11 @@ def test_tree_publish_links_an_unchanged_file_by_one_request(tree: dict[int, Cos
     more = MORE - LESS
     cost = tree[MORE].publish.requests - tree[LESS].publish.requests
     assert cost["LINK"] == more, str(tree[MORE].publish)
-    assert cost.total() <= 3 * more, str(tree[MORE].publish)
+    assert cost.total() - cost["GETATTR"] <= 3 * more, str(tree[MORE].publish)
 
 
 def test_tree_verify_is_open_read_close_for_each_file(tree: dict[int, Costs]) -> None:
     more = MORE - LESS
     cost = tree[MORE].deploy.requests - tree[LESS].deploy.requests
     assert cost["READ"] == more, str(tree[MORE].deploy)
-    assert cost.total() == 3 * more, str(tree[MORE].deploy)
+    assert cost.total() - cost["GETATTR"] == 3 * more, str(tree[MORE].deploy)

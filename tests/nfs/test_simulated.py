@@ -130,6 +130,8 @@ def test_the_limit_of_links_is_met_and_passed(simulated: Simulator, tmp_path: Pa
 def test_steps_cost_the_same_for_ten_times_the_files(simulated: Simulator, tmp_path: Path) -> None:
     few, many = (_costs(simulated, tmp_path / str(files), files) for files in (200, 2000))
     for step in few:
+        for cost in (few[step], many[step]):
+            del cost["getattr"]  # how often it is asked depends on the time that passes
         assert many[step].total() <= few[step].total() + 2, f"{step}: {few[step]}, {many[step]}"
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Callable, Optional, Protocol
 
 from moorline.manifest import Entry, Manifest
-from moorline.scan import Progress, Source, Verified
+from moorline.scan import Progress, Source
+from moorline.verifying import Verified
 
 LAYOUTS = ("pack", "tree")
 Times = dict[bytes, int]

@@ -27,7 +27,8 @@ from moorline.errors import Mismatch, Problem
 from moorline.layout import Base, Beat, Draft, Times, Written
 from moorline.manifest import Entry, Manifest
 from moorline.packing import PackUse, to_fold
-from moorline.scan import Progress, Source, Verified, no_progress, source_content
+from moorline.scan import Progress, Source, no_progress, source_content
+from moorline.verifying import Verified
 
 HEADER = b"moorline-index 1\n"
 MAX_INDEX_BYTES = 256 << 20

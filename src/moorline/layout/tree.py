@@ -18,7 +18,8 @@ from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
 from moorline.layout import Base, Beat, Draft, Times, Written, base_sources
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, unescape
-from moorline.scan import Progress, Source, Verified, source_content, verify
+from moorline.scan import Progress, Source, source_content
+from moorline.verifying import Verified, verify
 
 READ_BYTES = 4 << 20
 
