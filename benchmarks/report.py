@@ -21,16 +21,8 @@ least and the most in brackets. T is `find | xargs -P2 sha256sum` over the same 
 hashing them once takes with coreutils.
 """
 COLUMNS = (
-    "with",
-    "seconds",
-    "then flush",
-    "x ours",
-    "x T",
-    "written",
-    "stored",
-    "memory",
-    "hashed",
-)
+    "with", "seconds", "then flush", "x ours", "x T", "CPU", "written", "stored", "memory", "hashed",
+)  # fmt: skip
 
 
 def write_report(results: dict[str, Any], docs: Path) -> None:
@@ -100,7 +92,8 @@ def _shape(name: str, section: dict[str, Any], docs: Path) -> str:
     text = (
         f"## {name}: {size['files']:,} files, {size['directories']:,} directories, "
         f"{size['bytes'] / 1e6:.0f} MB\n\n{shape['change']} {shape['rounds']} rounds. "
-        f"T = {found.floor:.2f} s ({min(shape['floor']):.2f}-{max(shape['floor']):.2f}).\n"
+        f"T = {found.floor:.2f} s ({min(shape['floor']):.2f}-{max(shape['floor']):.2f}), "
+        f"with {median(shape['floor_cpu']):.2f} s of CPU.\n"
     )
     for gone, programs in shape["absent"].items():
         text += f"\nAbsent: {gone} ({', '.join(programs)} is not installed).\n"
@@ -128,6 +121,7 @@ def _rows(found: Medians, step: str) -> list[tuple[str, ...]]:
                 f"{found.of(step, name, 'flush_s') or 0:.2f}",
                 f"{seconds / ours:.1f}" if ours else "",
                 f"{seconds / found.floor:.2f}",
+                f"{found.of(step, name, 'cpu_s') or 0:.2f}",
                 f"{(found.of(step, name, 'written_bytes') or 0) / 1e6:.1f} MB",
                 "" if grown is None else f"{grown / 1e6:.1f} MB",
                 f"{(found.of(step, name, 'memory_bytes') or 0) / 1e6:.0f} MB",

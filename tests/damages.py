@@ -1,14 +1,19 @@
-"""Everything that can be different about a directory: how to do it, and what `verify` says of it.
+"""Things that happen to directories, each as a function of its path.
 
-All of them act on a directory made of `trees.SITE`, whose root has mode 755.
+DAMAGES: everything that can be different about a directory made of `trees.SITE`, with mode 755, and
+what `verify` says of it. CHANGES: what a second program does to one made of `SMALL` while the first
+one reads it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
+
+from trees import Content
 
 
 def becomes(path: Path, make: Callable[[Path], object]) -> None:
@@ -115,4 +120,32 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
             "img/logo.png": "missing",
         },
     ),
+}
+
+SMALL: dict[str, Content] = {"f": b"file", "d/g": b"in d", "d/h": b"in d too", "l": "f"}
+
+
+def make_socket(path: Path) -> None:
+    at = os.getcwd()
+    os.chdir(path.parent)  # the names of sockets are short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path.name)
+    os.chdir(at)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "written to": lambda s: (s / "f").write_bytes(b"FILE"),
+    "grown": lambda s: os.truncate(s / "f", 5000),
+    "truncated": lambda s: os.truncate(s / "f", 1),
+    "file removed": lambda s: (s / "f").unlink(),
+    "file became FIFO": lambda s: becomes(s / "f", os.mkfifo),
+    "file became socket": lambda s: becomes(s / "f", make_socket),
+    "file became directory": lambda s: becomes(s / "f", Path.mkdir),
+    "file became link": lambda s: becomes(s / "f", lambda p: p.symlink_to("/etc/passwd")),
+    "link removed": lambda s: (s / "l").unlink(),
+    "link became file": lambda s: becomes(s / "l", lambda p: p.write_bytes(b"x")),
+    "link became FIFO": lambda s: becomes(s / "l", os.mkfifo),
+    "directory removed": lambda s: shutil.rmtree(s / "d"),
+    "directory became file": lambda s: becomes(s / "d", lambda p: p.write_bytes(b"x")),
+    "directory became link": lambda s: swap_for_link(s / "d"),
 }

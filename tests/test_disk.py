@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 
 from fakes import CHANGING, CountingDisk, FailingDisk, Stopped, StoppingDisk
-from moorline.disk import (
-    Descent,
-    Disk,
-    barrier_reports_errors,
+from moorline.disk import Descent, Disk, barrier_reports_errors
+from moorline.files import (
     make_directories,
     read_file,
     remove_tree,

@@ -257,6 +257,7 @@ def test_an_after_switch_that_fails_again_is_exit_7_with_the_old_release_live(
     is_whole_a(hooked)
 
 
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("moment", ["before_switch", "after_switch", "check"])
 def test_an_interrupt_in_the_middle_of_a_hook(on_a: World, moment: str) -> None:
     """Ctrl-C, or the SIGTERM of CodeDeploy's time limit."""

@@ -148,6 +148,7 @@ def test_not_every_step_is_told() -> None:
     assert 1 <= len(told) < 1000
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_here_ends_the_child() -> None:
     def work(progress: Progress) -> None:
         progress(1, 2, "hanging")

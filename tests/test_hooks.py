@@ -200,6 +200,7 @@ def test_a_hook_that_closes_its_output_is_waited_for(here: Path, release: Path) 
     assert (here / "out").read_text() == "done\n"
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_all_of_the_hook(here: Path, release: Path) -> None:
     full_pipe = "head -c 100000 /dev/zero"  # so it goes on only once somebody reads
     line = f"{full_pipe}; echo $$ > {here}/pid; kill -INT $PPID; exec sleep 300"

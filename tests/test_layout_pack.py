@@ -19,7 +19,8 @@ from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Mismatch
 from moorline.layout import pack as pack_module
-from moorline.layout.pack import HEADER, REVERIFY_S, Index, Packs, Place
+from moorline.layout.index import HEADER, Index, Place
+from moorline.layout.pack import REVERIFY_S, Packs
 from moorline.packing import MOST_PACKS, RATIO
 from moorline.store import open_store
 from stores import content, leftovers, make_store, packs, problems, publish

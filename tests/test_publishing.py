@@ -21,7 +21,7 @@ from moorline import publishing
 from moorline.build import Build, build_id
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, UnknownFormat
-from moorline.layout.pack import Index
+from moorline.layout.index import Index
 from moorline.publishing import Published, Publisher
 from moorline.scan import Source, scan
 from moorline.store import open_store

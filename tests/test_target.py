@@ -19,8 +19,9 @@ from fakes import CountingDisk, FailingDisk, Stopped, StoppingDisk
 from moorline.build import BuildId, Release
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, Unsafe
+from moorline.history import Deploying, find_release, previous_of
 from moorline.manifest import Manifest
-from moorline.target import Deploying, Target, find_release, open_target, previous_of
+from moorline.target import Target, open_target
 from trees import SITE, directory_entry, snapshot
 from world import B, World
 

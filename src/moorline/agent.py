@@ -35,7 +35,8 @@ from moorline.errors import (
     translated,
 )
 from moorline.golive import GoLive
-from moorline.target import Deploying, Target, find_release, open_target, previous_of
+from moorline.history import Deploying, find_release, previous_of
+from moorline.target import Target, open_target
 from moorline.verifying import verify
 from moorline.wanted import Wanted, from_bundle, from_history, host_policy
 

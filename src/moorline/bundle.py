@@ -26,8 +26,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moorline.build import BuildId, build_id, checked_digest
-from moorline.disk import Disk, make_directories, read_file, replace_file
+from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, NotFound, from_os_error
+from moorline.files import make_directories, read_file, replace_file
 from moorline.record import Record, record_text
 from moorline.settings import checked_path
 

@@ -6,8 +6,7 @@
 
 Nothing is unlinked under a name that anybody else may use: it is renamed first, and a late commit
 then fails. Ages are heartbeats and the times in names, both by the store's clock. Packs go when no
-index in builds/, incoming/ or trash/ names them; before what named them goes, so that a clean which
-is cut short finds them again.
+index in builds/, incoming/ or trash/ names them; before what named them goes.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moorline.build import BuildId
-from moorline.disk import read_file, remove_tree
 from moorline.errors import Conflict, Mismatch, NotFound
-from moorline.layout.pack import read_index
+from moorline.files import read_file, remove_tree
+from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.store import Store
 
@@ -90,7 +89,7 @@ def clean(store: Store, now: int, *, stale_s: int = STALE_S, grace_s: int = GRAC
     stale = (*_retire(store, now, stale_s), *_retire_notes(store, now, stale_s))
     doomed = list(_doom(store, now, grace_s))
     packs: tuple[str, ...] = ()
-    if doomed and store.layout == "pack":
+    if store.layout == "pack":
         packs = tuple(_delete_packs(store, now, grace_s))
     return Cleaned(stale, tuple(_delete(store, doomed)), packs)
 

@@ -30,7 +30,7 @@ from moorline import workflow
 from moorline.config import Config
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, Mismatch, translated
-from moorline.layout.pack import Index
+from moorline.layout.index import Index
 from moorline.meter import Meter
 from moorline.pipeline import classic
 from moorline.results import DeployResult, PublishResult

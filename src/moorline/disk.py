@@ -16,7 +16,6 @@ Rules that hold for all of it:
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -24,7 +23,7 @@ import os
 import stat
 import sys
 import time
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 AnyPath = Union[str, bytes, "os.PathLike[str]"]
 
@@ -297,150 +296,3 @@ class Descent:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-# -- small files, made of the operations above ----------------------------------------------------
-
-
-def read_file(disk: Disk, path: AnyPath, at: Optional[int] = None, *, most: int = 1 << 20) -> bytes:
-    """A whole small file. Raises OSError(EFBIG) when it is larger than `most` bytes."""
-    fd, _ = disk.open_file(path, at)
-    try:
-        parts: list[bytes] = []
-        left = most + 1
-        while left > 0:
-            part = disk.read(fd, min(left, 1 << 20))
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
-            left -= len(part)
-        raise OSError(errno.EFBIG, f"larger than {most} bytes", os.fsdecode(path))
-    finally:
-        os.close(fd)
-
-
-def write_file(
-    disk: Disk, path: AnyPath, data: bytes, at: Optional[int] = None, mode: int = 0o644
-) -> None:
-    """A new small file, durable; its name is durable only after a sync of the directory."""
-    with written(disk, disk.create(path, mode, at)) as fd:
-        disk.write(fd, data)
-        disk.sync(fd)
-
-
-def replace_file(disk: Disk, path: bytes, data: bytes, at: int, token: str) -> None:
-    """Put `data` under `path` in the open directory `at`: readers see the old or the new, whole.
-
-    Never rewritten in place: on NFS the other machines would go on seeing the old attributes.
-    """
-    temporary = b".%s.%s.tmp" % (path, token.encode())
-    write_file(disk, temporary, data, at)
-    disk.rename(temporary, path, source_at=at, at=at)
-    disk.sync(at)
-
-
-def sync_directory(disk: Disk, path: AnyPath, at: Optional[int] = None) -> None:
-    """Make the names in a directory durable."""
-    fd = disk.open_directory(path, at)
-    try:
-        disk.sync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_file(disk: Disk, path: AnyPath, at: Optional[int] = None) -> None:
-    fd, _ = disk.open_file(path, at)
-    try:
-        disk.sync(fd)
-    finally:
-        os.close(fd)
-
-
-class written:
-    """`with written(disk, fd)`: close a file that was written, once, and let its error be seen."""
-
-    def __init__(self, disk: Disk, fd: int) -> None:
-        self.disk = disk
-        self.fd = fd
-
-    def __enter__(self) -> int:
-        return self.fd
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.disk.close(self.fd)
-        else:
-            os.close(self.fd)
-
-
-def make_directories(disk: Disk, path: AnyPath, mode: int = 0o755) -> None:
-    """`path` and what is missing above it."""
-    missing = []
-    here = os.fsencode(path)
-    while not _is_directory(disk, here):
-        missing.append(here)
-        here = os.path.dirname(here.rstrip(b"/")) or b"."
-    for directory in reversed(missing):
-        try:
-            disk.make_directory(directory, mode)
-        except FileExistsError:
-            if not _is_directory(disk, directory):
-                raise
-
-
-def _is_directory(disk: Disk, path: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def remove_tree(
-    disk: Disk, name: bytes, at: int, *, beat: Callable[[], None] = lambda: None
-) -> None:
-    """Remove a file, link or whole directory by its name in the open directory `at`.
-
-    Only for names that nobody else can want: a cleaner first renames what it removes.
-    """
-    stack = [(at, [Named(name, "?")])]  # open directories, and what is left to remove from each
-    try:
-        while stack[0][1]:
-            directory, left = stack[-1]
-            if not left:
-                stack.pop()
-                os.close(directory)
-                with contextlib.suppress(FileNotFoundError):
-                    disk.remove_directory(stack[-1][1].pop().name, stack[-1][0])
-                continue
-            beat()
-            below = _unlink(disk, directory, left[-1])
-            if below < 0:
-                left.pop()
-            else:
-                stack.append((below, []))
-                stack[-1][1].extend(_removable(disk, below))
-    finally:
-        for directory, _ in stack[1:]:
-            os.close(directory)
-
-
-def _unlink(disk: Disk, at: int, named: Named) -> int:
-    """Remove what is no directory and return -1; open what is one."""
-    if named.kind in "d?":
-        try:
-            return disk.open_directory(named.name, at)
-        except FileNotFoundError:
-            return -1
-        except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-                raise
-    with contextlib.suppress(FileNotFoundError):  # another cleaner was faster
-        disk.unlink(named.name, at)
-    return -1
-
-
-def _removable(disk: Disk, fd: int) -> list[Named]:
-    inside = disk.names(fd)
-    if inside and not os.fstat(fd).st_mode & stat.S_IWUSR:
-        disk.set_mode(fd, 0o700)
-    return inside

@@ -13,7 +13,8 @@ import stat
 from collections.abc import Iterable
 from typing import Optional
 
-from moorline.disk import Descent, Disk, written
+from moorline.disk import Descent, Disk
+from moorline.files import written
 from moorline.manifest import LINK, Entry
 
 

@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorline.disk import Disk, read_file, write_file
+from moorline.disk import Disk
 from moorline.errors import ConfigError, HookFailed, Mismatch
+from moorline.files import read_file, write_file
 from moorline.manifest import FILE, Manifest, shown
 from moorline.settings import Hook
 

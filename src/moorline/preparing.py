@@ -18,13 +18,14 @@ from moorline.build import Release, TargetRecord
 from moorline.disk import Descent, Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, ShareDead
 from moorline.guard import guarded
+from moorline.history import Deploying, previous_of
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
 from moorline.place import Held, Placed, Placement
 from moorline.scan import Progress, no_progress
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
-from moorline.target import Deploying, Target, make_folder, previous_of
+from moorline.target import Target, make_folder
 from moorline.verifying import verify
 from moorline.wanted import Wanted, host_policy
 

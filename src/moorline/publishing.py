@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Optional
 
 from moorline.build import Build, BuildId
-from moorline.disk import Disk, read_file, remove_tree, replace_file, write_file
+from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch
+from moorline.files import read_file, remove_tree, replace_file, write_file
 from moorline.layout import Base, Beat, Draft, Times, Written, file_times
-from moorline.layout.pack import PackDraft, read_index
+from moorline.layout.index import read_index
+from moorline.layout.pack import PackDraft
 from moorline.layout.tree import TreeDraft
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.scan import Progress, Source, no_progress
@@ -174,8 +176,6 @@ class Publisher:
             self._throw_away(reservation, pack=self.store.layout == "pack")
 
     def _throw_away(self, reservation: Reservation, *, pack: bool = False) -> None:
-        """The pack goes before the folder: what is cut short here leaves the name that a cleaner
-        looks for packs by."""
         name = f"{reservation.name}.{reservation.started}.deleting"
         with self.store.folder(b"incoming") as incoming, self.store.folder(b"trash") as trash:
             self.disk.rename(reservation.name, name, incoming, trash)

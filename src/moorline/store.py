@@ -14,16 +14,9 @@ from collections.abc import Iterator
 from typing import Optional
 
 from moorline.build import Build, BuildId, build_id
-from moorline.disk import (
-    DAMAGE,
-    AnyPath,
-    Disk,
-    make_directories,
-    read_file,
-    replace_file,
-    write_file,
-)
+from moorline.disk import DAMAGE, AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, UnknownFormat
+from moorline.files import make_directories, read_file, replace_file, write_file
 from moorline.layout import LAYOUTS, Base, Reader, Times
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
@@ -74,6 +67,7 @@ def init_store(disk: Disk, path: AnyPath, *, app: str, layout: str = "pack") -> 
             for folder in FOLDERS:
                 with contextlib.suppress(FileExistsError):
                     disk.make_directory(folder, 0o755, root)
+            disk.sync(root)  # who finds the marker finds the folders
             _mark(disk, root, app, layout)
     finally:
         os.close(root)

@@ -19,12 +19,13 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Optional
 
 from moorline.build import BuildId, Release, build_id, checked_digest
-from moorline.disk import AnyPath, Disk, read_file, remove_tree, replace_file
+from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, NotFound, Unsafe
+from moorline.files import read_file, remove_tree, replace_file, sync_directory
+from moorline.history import Deploying, previous_of
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record, record_text
 
@@ -34,43 +35,6 @@ _PRIVATE = (b".moorline", b"releases")
 _KEPT = (b"manifests", b"agents", b"settings")
 _RELEASE = re.compile(r"releases/([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.([0-9]{1,9})")
 _TREE = re.compile(r"/.*/builds/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/tree")
-
-
-@dataclass(frozen=True)
-class Deploying:
-    """The deployment under way: what its three processes share, in deploying.json.
-
-    `previous` is what `current` said when it was prepared; `place` what it will say; `already` that
-    the target served this very release before. Times are in seconds by this machine's clock.
-    """
-
-    deployment: str
-    group: str
-    release: Release
-    previous: str
-    phase: str
-    started: int
-    prepared: int = 0
-    already: bool = False
-    pinned: bool = False
-
-    @classmethod
-    def parse(cls, text: bytes, where: str) -> Deploying:
-        record = Record.parse(text, where)
-        return cls(
-            deployment=record.text("deployment"),
-            group=record.text("group", ""),
-            release=Release.parse(record_text(record.record("release").fields), where),
-            previous=record.text("previous", ""),
-            phase=record.text("phase"),
-            started=record.number("started"),
-            prepared=record.number("prepared", 0),
-            already=record.flag("already", False),
-            pinned=record.flag("pinned", False),
-        )
-
-    def text(self) -> bytes:
-        return record_text({**self.__dict__, "release": self.release.__dict__})
 
 
 # -- opening a target -----------------------------------------------------------------------------
@@ -291,13 +255,20 @@ class Target:
             fd = self.disk.append(b"history.jsonl", folder)
             try:
                 size = os.fstat(fd).st_size
+                if not size:
+                    self._sync_way(folder)
                 torn = size and not self._ends_line(path, size)
                 self.disk.write(fd, (b"\n" if torn else b"") + row.text())
                 self.disk.sync(fd)
             finally:
                 os.close(fd)
-            if not size:
-                self.disk.sync(folder)
+
+    def _sync_way(self, folder: int) -> None:
+        """Before the first row: the names that lead to it, from the one of the target down."""
+        self.disk.sync(folder)
+        self.disk.sync(self.fd)
+        with contextlib.suppress(PermissionError):
+            sync_directory(self.disk, os.path.dirname(self.root))
 
     def _ends_line(self, path: bytes, size: int) -> bool:
         fd, _ = self.disk.open_file(path, self.fd)
@@ -439,30 +410,6 @@ class Target:
                 for name, kind in self.disk.names(fd):
                     if kind in "fl" and name.startswith(b".") and name.endswith(b".tmp"):
                         self.disk.unlink(name, fd)
-
-
-def previous_of(rows: list[Release], live: Optional[str]) -> Optional[Release]:
-    """The release to go back to: the newest row that passed its check, is of another build than
-    the live one, and was not left by a rollback or a put-back after that."""
-    good: dict[str, Release] = {}
-    for row in rows:
-        if row.left:
-            good.pop(row.left, None)
-        if row.step == "live":
-            good.pop(row.id, None)
-            good[row.id] = row
-    for row in reversed(list(good.values())):
-        if row.id != live:
-            return row
-    return None
-
-
-def find_release(rows: list[Release], id: str) -> Optional[Release]:
-    """The newest row in which build `id` was live, for a rollback to that very build."""
-    for row in reversed(rows):
-        if row.id == id and row.step == "live":
-            return row
-    return None
 
 
 def _machine_id(disk: Disk) -> str:

@@ -13,8 +13,9 @@ from typing import Optional
 
 from moorline.build import BuildId, Release
 from moorline.bundle import Bundle
-from moorline.disk import Disk, read_file
+from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, NotFound
+from moorline.files import read_file
 from moorline.guard import guarded
 from moorline.ledger.directory import DirectoryLedger
 from moorline.scan import Progress, no_progress

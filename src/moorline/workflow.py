@@ -20,11 +20,13 @@ from moorline.agent_file import agent_bytes
 from moorline.build import Build, BuildId, Pin, Release, TargetRecord, build_id
 from moorline.bundle import Bundle, bundle_files, read_bundle, write_bundle, zip_bytes
 from moorline.config import CONFIG_NAME, Config, new_config_text
-from moorline.disk import Disk, remove_tree, write_file
+from moorline.disk import Disk
 from moorline.errors import ConfigError, Mismatch, NotFound, Problem, translated
+from moorline.files import remove_tree, write_file
 from moorline.golive import GoLive
+from moorline.history import find_release, previous_of
 from moorline.layout import Written
-from moorline.layout.pack import read_index
+from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Difference, difference
 from moorline.place import Placement
@@ -52,7 +54,7 @@ from moorline.scan import (
 )
 from moorline.settings import Hook, Settings, settings_of
 from moorline.store import OpenBuild, Store, init_store, open_store
-from moorline.target import Target, find_release, open_target, previous_of
+from moorline.target import Target, open_target
 from moorline.verifying import verify as verify_tree
 from moorline.wanted import Wanted, from_bundle, from_history, from_ledger, host_policy
 

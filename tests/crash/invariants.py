@@ -14,7 +14,7 @@ from crash.disks import WatchedDisk
 from crash.scenarios import LATER_S, SPECS, Scenario, clean, clean_target
 from moorline import agent
 from moorline.errors import Error
-from moorline.layout.pack import read_index
+from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
 from moorline.scan import Rules, scan

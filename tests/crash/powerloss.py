@@ -59,6 +59,10 @@ class Change:
         self.waits = [part[0] for part in self.parts]
 
 
+class Outside(Exception):
+    """Neither store nor target."""
+
+
 State = dict[bytes, tuple[str, Version]]
 """Path -> kind and what is there, parents first."""
 
@@ -109,26 +113,37 @@ class JournalDisk(WatchedDisk):
             return
         bound = _SIGNATURES[call.operation].bind(None, *call.arguments, **call.options)
         bound.apply_defaults()
-        handler(**{name: value for name, value in bound.arguments.items() if name != "self"})
+        try:
+            handler(**{name: value for name, value in bound.arguments.items() if name != "self"})
+        except Outside:  # a bundle, or moorline.toml: made last, and made again by whoever needs it
+            return
         if call.operation not in ("sync", "sync_all"):
             thorough = call.operation in ("rename", "unlink")
             self.states += [(call.number, s) for s in self.possible(thorough=thorough)]
 
+    def _known(self, status: os.stat_result) -> Node:
+        node = self.nodes.get((status.st_dev, status.st_ino))
+        if node is None:
+            raise Outside
+        return node
+
     def _of(self, fd: int) -> Node:
-        status = os.fstat(fd)
-        return self.nodes[status.st_dev, status.st_ino]
+        return self._known(os.fstat(fd))
 
     def _place(self, path: Any, at: int | None) -> tuple[Node, bytes]:
         """The directory node and the last name of a path."""
         folder, name = os.path.split(os.fsencode(path))
-        status = os.stat(folder or b".", dir_fd=at)
-        return self.nodes[status.st_dev, status.st_ino], name
+        above = self._known(os.stat(folder or b".", dir_fd=at))
+        if above is self.root and name not in (b"store", b"www"):
+            raise Outside
+        return above, name
 
     def _new(self, path: Any, at: int | None, kind: str, data: bytes = b"") -> None:
         folder, name = self._place(path, at)
         status = os.stat(path, dir_fd=at, follow_symlinks=False)
         version = Version(stat.S_IMODE(status.st_mode), data, int(status.st_mtime))
-        node = Node(kind, folder.share, version, replace(version, data=b""))
+        share = folder.share or name == b"store"
+        node = Node(kind, share, version, replace(version, data=b""))
         if kind == "l":
             node.durable = version
         self.nodes[status.st_dev, status.st_ino] = node
@@ -152,13 +167,13 @@ class JournalDisk(WatchedDisk):
     def _hard_link(self, source: Any, path: Any, source_at: int | None, at: int | None) -> None:
         folder, name = self._place(path, at)
         status = os.stat(path, dir_fd=at, follow_symlinks=False)
-        self.changes.append(Change([(folder, name, self.nodes[status.st_dev, status.st_ino])]))
+        self.changes.append(Change([(folder, name, self._known(status))]))
 
     def _rename(self, source: Any, path: Any, source_at: int | None, at: int | None) -> None:
         above, before = self._place(source, source_at)
         folder, name = self._place(path, at)
         status = os.stat(path, dir_fd=at, follow_symlinks=False)
-        node = self.nodes[status.st_dev, status.st_ino]
+        node = self._known(status)
         self.changes.append(Change([(above, before, None), (folder, name, node)]))
 
     def _unlink(self, path: Any, at: int | None) -> None:
@@ -234,7 +249,8 @@ class JournalDisk(WatchedDisk):
     ) -> None:  # fmt: skip
         version = node.now if node in kept or not node.pending else node.durable
         if node.pending and node not in kept and self.chance.random() < 0.3:
-            version = replace(node.now, data=node.now.data[: len(node.now.data) // 2])
+            whole, least = node.now.data, len(node.durable.data)
+            version = replace(node.now, data=whole[: (least + len(whole)) // 2])
         state[path] = (node.kind, version)
         for name, below in sorted(names.get(node, {}).items()):
             self._describe(below, path + b"/" + name, names, kept, state)

@@ -89,6 +89,8 @@ class Rig:
     def __init__(self, folder: Path, *, memory: str = "384M") -> None:
         self.folder = lay_folder(folder)
         self.space = f"moorline{os.getpid()}"
+        # nsenter: the mount namespace of "ip netns exec" would hold on to the mounts of others.
+        self.enter = ("nsenter", f"--net=/run/netns/{self.space}")
         self.share = self.folder / "share"
         self._server: subprocess.Popen[bytes] | None = None
         self.a, self.b = (self._machine(n, name, memory) for n, name in ((1, "a"), (2, "b")))
@@ -98,8 +100,7 @@ class Rig:
             f"vec0:transport=tap,ifname=tap{number},depth=128,gro=1",
             f"RIG_ADDRESS=10.77.{number}.2",
         )
-        enter = ("ip", "netns", "exec", self.space)
-        guest = Guest(self.folder, name, memory=memory, enter=enter, settings=settings)
+        guest = Guest(self.folder, name, memory=memory, enter=self.enter, settings=settings)
         return Machine(guest, name, "/mnt/efs")
 
     def __enter__(self) -> Rig:
@@ -170,7 +171,7 @@ class Rig:
 
     def start_server(self) -> None:
         command = [
-            *DIES_WITH_US, "ip", "netns", "exec", self.space, "ganesha.nfsd", "-F", "-C",
+            *DIES_WITH_US, *self.enter, "ganesha.nfsd", "-F", "-C",
             "-L", f"{self.folder}/ganesha.log", "-f", f"{self.folder}/ganesha.conf",
             "-p", f"{self.folder}/ganesha.pid",
         ]  # fmt: skip
@@ -188,7 +189,7 @@ class Rig:
         raise GuestError(f"ganesha does not listen:\n{log}")
 
     def _listens(self) -> bool:
-        command = ["ip", "netns", "exec", self.space, "ss", "-Hltn", "sport = :2049"]
+        command = [*self.enter, "ss", "-Hltn", "sport = :2049"]
         return bool(subprocess.run(command, capture_output=True).stdout.strip())
 
     def stop_server(self) -> None:

@@ -53,7 +53,7 @@ class Simulator:
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
-        subprocess.run(["fusermount3", "-u", "-z", str(self.mountpoint)], check=True)
+        subprocess.run(["fusermount3", "-u", str(self.mountpoint)], check=True)
         self._process.communicate(timeout=_START_S)
 
     # -- control ------------------------------------------------------------------------------

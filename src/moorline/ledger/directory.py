@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from typing import Optional
 
 from moorline.build import Build, BuildId, Pin, TargetRecord
-from moorline.disk import Disk, read_file, replace_file
+from moorline.disk import Disk
 from moorline.errors import ConfigError
+from moorline.files import read_file, replace_file
 from moorline.record import record_text
 
 _REMOVING = re.compile(r"([A-Za-z0-9].*?)(?:\.[0-9a-f]{16})?\.json")
