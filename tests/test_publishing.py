@@ -487,18 +487,19 @@ def test_everything_is_durable_before_the_one_rename(second: Scene) -> None:
         assert events.index("create b") < events.index("sync_all") < ticket
 
 
+class ServerTime(CountingDisk):
+    def __init__(self, seconds: int) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def create(self, path: AnyPath, mode: int = 0o644, at: int | None = None) -> int:
+        fd = super().create(path, mode, at)
+        os.utime(fd, (self.seconds, self.seconds))
+        return fd
+
+
 def test_the_time_of_a_build_is_the_stores_and_goes_forward(scene: Scene) -> None:
     """Not this machine's: clocks of builders differ, and one of them once ran ahead."""
-
-    class ServerTime(CountingDisk):
-        def __init__(self, seconds: int) -> None:
-            super().__init__()
-            self.seconds = seconds
-
-        def create(self, path: AnyPath, mode: int = 0o644, at: int | None = None) -> int:
-            fd = super().create(path, mode, at)
-            os.utime(fd, (self.seconds, self.seconds))
-            return fd
 
     store = scene.fresh()
     created = [
@@ -507,6 +508,8 @@ def test_the_time_of_a_build_is_the_stores_and_goes_forward(scene: Scene) -> Non
     ]
     assert created == [5000, 9000, 9001, 9002, 9003]
     order(store)
+    (store / "sequence" / "6").write_text("damaged")
+    assert scene.publish("5", scene.other, ServerTime(1)).build.created == 9004
 
 
 def test_a_long_publish_shows_that_it_is_alive(

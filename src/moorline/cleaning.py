@@ -191,7 +191,8 @@ def _used_packs(store: Store) -> set[str]:
 
 
 def _packs_of(store: Store, above: int, name: bytes, *, published: bool) -> set[str]:
-    """What a build needs by its index, and a publish in flight, which has none yet, by `uses`."""
+    """What a build needs by its index. What is no build any more, or not yet, needs what it names
+    in `uses`; its index may be torn."""
     used: set[str] = set()
     try:
         fd = store.disk.open_directory(name, above)
@@ -201,14 +202,13 @@ def _packs_of(store: Store, above: int, name: bytes, *, published: bool) -> set[
         if not published:
             with contextlib.suppress(FileNotFoundError):
                 used |= set(read_file(store.disk, b"uses", fd).decode("ascii", "replace").split())
-            if b"index" not in {named.name for named in store.disk.names(fd)}:
-                return used
         used |= set(read_index(store.disk, fd).packs)
     except Mismatch as error:
-        raise Mismatch(
-            f"{os.fsdecode(name)} has a damaged index, so nobody knows which packs it needs: "
-            f"no pack was removed. Publish that build again, or remove it. ({error})"
-        ) from None
+        if published:
+            raise Mismatch(
+                f"{os.fsdecode(name)} has a damaged index, so nobody knows which packs it needs: "
+                f"no pack was removed. Publish that build again, or remove it. ({error})"
+            ) from None
     finally:
         os.close(fd)
     return used

@@ -83,7 +83,7 @@ class written:
 
 
 def make_directories(disk: Disk, path: AnyPath, mode: int = 0o755) -> None:
-    """`path` and what is missing above it."""
+    """`path` and what is missing above it, durable."""
     missing = []
     here = os.fsencode(path)
     while not _is_directory(disk, here):
@@ -95,6 +95,8 @@ def make_directories(disk: Disk, path: AnyPath, mode: int = 0o755) -> None:
         except FileExistsError:
             if not _is_directory(disk, directory):
                 raise
+        with contextlib.suppress(PermissionError):
+            sync_directory(disk, os.path.dirname(directory.rstrip(b"/")) or b".")
 
 
 def _is_directory(disk: Disk, path: bytes) -> bool:

@@ -343,6 +343,7 @@ class PackReader:
         draft.finish({})
         self.disk.rename(b"index", b"index", draft.staging, self.build)
         self.disk.sync(self.build)
+        self.disk.sync(draft.staging)
         return len(verified.problems)
 
 
