@@ -23,7 +23,7 @@ test: $(DEV) ## the fast tests
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: $(DEV) ## every test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: lint test ## format, lint, types, fast tests: run this before a commit
 

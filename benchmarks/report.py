@@ -21,7 +21,8 @@ least and the most in brackets. T is `find | xargs -P2 sha256sum` over the same 
 hashing them once takes with coreutils.
 """
 COLUMNS = (
-    "with", "seconds", "then flush", "x ours", "x T", "CPU", "written", "stored", "memory", "hashed",
+    "with", "seconds", "then flush", "x ours", "x T", "CPU", "written", "stored", "memory",
+    "hashed",
 )  # fmt: skip
 
 

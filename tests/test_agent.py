@@ -107,7 +107,7 @@ def test_every_event_may_be_repeated(machine: Machine, times: int) -> None:
         assert [machine.event(event, "b", "d-2") for _ in range(times)] == [0] * times
     rows = [(row.id, row.step) for row in machine.world.rows()]
     assert rows == [("a", "intended"), ("a", "live"), ("b", "intended"), ("b", "live")]
-    assert machine.world.link == "releases/b.2" or times > 1
+    assert machine.world.releases() == ["a.1", machine.world.live.name]
     assert problems(machine.world.live, machine.world.here / "src" / "b") == ()
     assert machine.run("rollback", "--target", str(machine.world.root)) == 0
     assert machine.world.link == "releases/a.1"

@@ -19,18 +19,13 @@ from moorline.manifest import DIRECTORY, FILE, Entry, Manifest
 from moorline.verifying import verify
 from trees import directory_entry, entries, file_entry, link_entry
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_lost() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def new_tree(root: Path, disk: Disk | None = None, owner: tuple[int, int] | None = None) -> NewTree:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,19 +26,14 @@ from moorline.store import open_store
 from stores import content, leftovers, make_store, packs, problems, publish
 from trees import SITE, Content, write_tree
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
+
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return make_store(tmp_path / "store")
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_lost() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def index_of(store: Path, id: str) -> Index:

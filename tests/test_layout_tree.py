@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +18,12 @@ from moorline.scan import scan
 from stores import content, leftovers, make_store, problems, publish, times
 from trees import Content, snapshot, write_tree
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return make_store(tmp_path / "store", "tree")
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_lost() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def tree(store: Path, id: str) -> Path:

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,16 +28,11 @@ from moorline.store import open_store
 from stores import content, leftovers, listed, make_store, packs, problems, times
 from trees import Content, write_tree
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
+
 OLD: dict[str, Content] = {"a": b"a" * 300, "d/b": b"old", "gone": b"x"}
 NEW: dict[str, Content] = {"a": b"a" * 300, "d/b": b"new!", "l": "a", "e": b""}
 OTHER: dict[str, Content] = {"a": b"a" * 300, "d/b": b"other"}
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_lost() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 class Scene:
@@ -400,18 +395,23 @@ def race(store: Path, source: Path, ids: list[list[str]]) -> list[tuple[str, str
         )
         for mine in ids
     ]
-    for process in running:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in running:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
     results = []
-    for process in running:
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        results += [tuple(json.loads(line)) for line in out.splitlines()]
+    try:
+        for process in running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in running:
+            out, _ = process.communicate(timeout=60)
+            assert process.returncode == 0
+            results += [tuple(json.loads(line)) for line in out.splitlines()]
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
     return results
 
 

@@ -77,7 +77,10 @@ def remove(store: Store, id: BuildId, reason: str) -> None:
             )
         name = f"{id}.{store.disk.token()}.{now}"
         with store.folder(b"builds") as builds, store.folder(b"trash") as trash:
-            store.disk.rename(id, name, builds, trash)
+            try:
+                store.disk.rename(id, name, builds, trash)
+            except FileNotFoundError:
+                raise NotFound(f"build {id} was removed by somebody else meanwhile.") from None
             store.disk.sync(trash)
             store.disk.sync(builds)
     finally:

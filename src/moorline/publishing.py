@@ -75,21 +75,21 @@ class Publisher:
             return self._complete(source, id, revision, tool)
         reservation = self._reserve(id)
         try:
+            build: Optional[Build]
             build, written = self._write(reservation, source, revision, tool)
             try:
                 self._commit(reservation)
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-                self._abandon(reservation)
-                return self._complete(source, id, revision, tool)  # another publish was faster
-            self._tidy(reservation)
+                build = None  # another publish was faster
         except BaseException:
             self._abandon(reservation)
             raise
-        finally:
-            os.close(reservation.alive)
-            os.close(reservation.folder)
+        if build is None:
+            self._abandon(reservation)
+            return self._complete(source, id, revision, tool)
+        self._tidy(reservation)
         return Published(build, written)
 
     def _reserve(self, id: BuildId) -> Reservation:
@@ -166,16 +166,26 @@ class Publisher:
 
     def _tidy(self, reservation: Reservation) -> None:
         """Notes of the publish that nobody needs once the build is there."""
-        for name in (b"alive", b"uses", b"ticket"):
-            with contextlib.suppress(OSError):
-                self.disk.unlink(name, reservation.folder)
+        os.close(reservation.alive)
+        try:
+            for name in (b"alive", b"uses", b"ticket"):
+                with contextlib.suppress(OSError):
+                    self.disk.unlink(name, reservation.folder)
+        finally:
+            os.close(reservation.folder)
 
     def _abandon(self, reservation: Reservation) -> None:
         """Take an unfinished publish away, as well as it goes; a cleaner does the rest."""
-        with contextlib.suppress(OSError):
-            self._throw_away(reservation, pack=self.store.layout == "pack")
+        os.close(reservation.alive)
+        try:
+            with contextlib.suppress(OSError):
+                self._throw_away(reservation, pack=self.store.layout == "pack")
+        finally:
+            os.close(reservation.folder)
 
     def _throw_away(self, reservation: Reservation, *, pack: bool = False) -> None:
+        """Remove the folder of a publish, and its pack. The heartbeat must be closed: of a file
+        that is open NFS keeps a hidden one, and the folder would not go."""
         name = f"{reservation.name}.{reservation.started}.deleting"
         with self.store.folder(b"incoming") as incoming, self.store.folder(b"trash") as trash:
             self.disk.rename(reservation.name, name, incoming, trash)
@@ -259,6 +269,7 @@ class Publisher:
 
     def _leave(self, reservation: Reservation, opened: OpenBuild) -> None:
         """Remove the folder of a repair; its pack only when the repair did not come to use it."""
+        os.close(reservation.alive)
         try:
             with contextlib.suppress(OSError, Mismatch):
                 unused = self.store.layout == "pack" and (
@@ -266,7 +277,6 @@ class Publisher:
                 )
                 self._throw_away(reservation, pack=unused)
         finally:
-            os.close(reservation.alive)
             os.close(reservation.folder)
 
     def _take_ticket(self, reservation: Reservation, last: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,8 @@ from moorline.scan import scan
 from moorline.store import open_store
 from stores import content, leftovers, listed, make_store, problems, publish, times
 from trees import SITE, Content, snapshot, write_tree
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
 
 EDITED: dict[str, Content] = {
     **SITE,
@@ -44,13 +46,6 @@ def layout(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store(tmp_path: Path, layout: str) -> Path:
     return make_store(tmp_path / "store", layout)
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_lost() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def files(spec: dict[str, Content]) -> dict[str, bytes]:

@@ -104,13 +104,13 @@ def deployed(
     return prepare
 
 
-def publish(id: str) -> Callable[[World, Disk], object]:
+def publish(id: str, bundle: str = "") -> Callable[[World, Disk], object]:
     def verb(world: World, disk: Disk) -> object:
         source = world.here / "src" / id
         if not source.exists():
             write_tree(source, SPECS[id])
         return workflow.publish(
-            str(source), config=world.config, id=id, bundle=world.bundle(id), disk=disk,
+            str(source), config=world.config, id=id, bundle=world.bundle(bundle or id), disk=disk,
             environment={},
         )  # fmt: skip
 

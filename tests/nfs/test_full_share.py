@@ -28,18 +28,6 @@ def full(solo: SoloRig) -> Iterator[SoloRig]:
     solo.a.forget_lost_writes()
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        "pack",
-        pytest.param(
-            "tree",
-            marks=pytest.mark.xfail(
-                reason="syncfs tells the next publish of the write that this one lost"
-            ),
-        ),
-    ],
-)
 def test_a_full_share_fails_a_publish_until_there_is_space(
     full: SoloRig, tmp_path: Path, layout: str
 ) -> None:
@@ -58,7 +46,6 @@ def test_a_full_share_fails_a_publish_until_there_is_space(
     shop.verify("two", on=full.b)
 
 
-@pytest.mark.xfail(reason="the heartbeat is open while its folder is removed: rmdir fails on NFS")
 def test_a_publish_that_failed_gives_the_space_back(
     full: SoloRig, tmp_path: Path, layout: str
 ) -> None:

@@ -1,0 +1,144 @@
+"""Real processes of every verb, on a real disk, ended at random moments by real signals.
+
+Nothing is counted or held back here: children, worker processes and syncs are as in production.
+What is left has to be right at once, and the same command once more mends the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from crash.counts import Count
+from crash.ground import Ground
+from crash.invariants import Truth
+from crash.scenarios import SCENARIOS, SPECS, Scenario, world_of
+from trees import Content
+from world import World
+
+MOORLINE = [str(Path(sys.executable).with_name("moorline"))]
+ROUNDS = 11
+BULK: dict[str, Content] = {f"bulk/{n % 5}/{n}": b"%d " % n * 700 for n in range(60)}
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+ENDS = {0, 3, 6, 130, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM}
+"""3 is what a verify says of what is being repaired; 6, that a switch was interrupted."""
+
+COMMANDS = {
+    "init-pack": "init --store {store} --app shop --layout pack",
+    "publish-first-tree": "publish {src}/a --id a --bundle {bundles}/a",
+    "publish-second-pack": "publish {src}/b --id b --bundle {bundles}/b",
+    "publish-repair-pack": "publish {src}/a --id a --bundle {bundles}/a",
+    "publish-repair-tree": "publish {src}/a --id a --bundle {bundles}/a",
+    "deploy-copy-first-pack": "deploy {bundles}/a --target {www}",
+    "deploy-copy-later-tree": "deploy {bundles}/b --target {www}",
+    "deploy-link-later-tree": "deploy {bundles}/b --target {www} --mode link",
+    "putback-check-copy-pack": "deploy {bundles}/b --target {www}",
+    "rollback-copy-pack": "rollback --target {www}",
+    "verify-copy-pack": "verify --all",
+    "codedeploy-later-pack": "",
+}
+FAST = ("publish-second-pack", "deploy-copy-later-tree")
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    """An empty folder with a short name on a real disk."""
+    with tempfile.TemporaryDirectory(prefix="m.", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name).resolve()
+
+
+@pytest.fixture(autouse=True)
+def larger_builds() -> Iterator[None]:
+    with mock.patch.dict(SPECS, {id: {**spec, **BULK} for id, spec in SPECS.items()}):
+        yield
+
+
+def rounds() -> list[object]:
+    found = []
+    for name in COMMANDS:
+        for number in SIGNALS:
+            fast = name in FAST and number == signal.SIGKILL
+            marks = () if fast else pytest.mark.slow
+            found.append(pytest.param(name, number, 3 if fast else ROUNDS, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("name", "number", "most"), rounds())
+def test_a_signal_at_a_random_moment(
+    name: str, number: signal.Signals, most: int, here: Path, count: Count, tmp_path: Path
+) -> None:
+    scenario, truth = SCENARIOS[name], Truth(tmp_path / "truth")
+    world = world_of(scenario, here)
+    (here / "work").mkdir(exist_ok=True)
+    (here / "moorline.toml").write_text(
+        f'app = "shop"\n[store]\npath = "{world.store}"\n[target]\nroot = "{world.root}"\n'
+    )
+    ground = Ground(here)
+    started = time.monotonic()
+    _start(world, name).communicate()
+    whole_s = time.monotonic() - started
+    chance = random.Random(f"{name} {number}")
+    for _ in range(most):
+        ground.restore()
+        delay_s = whole_s * chance.uniform(0.4, 1.0)
+        code, said = _killed(world, name, number, delay_s)
+        note = f"{name}: {number.name} after {delay_s:.3f} of {whole_s:.3f} s, {code}: {said}"
+        _survives(world, scenario, truth, code, said, note)
+        count.add("signals sent")
+        count.add("processes that a signal ended", int(code not in (0, 6) or code == 130))
+
+
+def _start(world: World, name: str) -> subprocess.Popen[str]:
+    here = world.here
+    command = COMMANDS[name].format(
+        store=world.store, src=here / "src", bundles=here / "bundles", www=world.root
+    )
+    words = [*MOORLINE, *command.split(), "--config", str(here / "moorline.toml")]
+    environment = {"PATH": os.environ["PATH"]}
+    if not command:
+        script = here / "bundles" / "b" / "deploy.sh"
+        words = ["sh", "-ec", " && ".join(
+            f"LIFECYCLE_EVENT={event} DEPLOYMENT_ID=d-1 DEPLOYMENT_GROUP_NAME=QA sh {script}"
+            for event in ("BeforeInstall", "ApplicationStart", "ValidateService")
+        )]  # fmt: skip
+    return subprocess.Popen(
+        words, cwd=here / "work", env=environment, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def _killed(world: World, name: str, number: signal.Signals, delay_s: float) -> tuple[int, str]:
+    """The exit code and what was printed. Ctrl-C goes to the whole group, as from a terminal."""
+    process = _start(world, name)
+    try:
+        said, _ = process.communicate(timeout=delay_s)
+    except subprocess.TimeoutExpired:
+        group = number == signal.SIGINT or not COMMANDS[name]
+        (os.killpg if group else os.kill)(process.pid, number)
+        said, _ = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def _survives(
+    world: World, scenario: Scenario, truth: Truth, code: int, said: str, note: str
+) -> None:
+    try:
+        assert code in ENDS, "an exit code that is not documented"
+        if code in (130, 6) and "Traceback" not in said:
+            assert "moorline: " in said, "nothing was said"
+        truth.holds(world, scenario, done=code == 0)
+        truth.recovers(world, scenario)
+    except BaseException as error:
+        error.add_note(note)
+        raise
