@@ -183,3 +183,24 @@ def test_which_files_may_stand_for_an_entry(root: Path) -> None:
     assert not same_file(path.lstat(), entry, 50)
     (root / "l").symlink_to("f")
     assert not same_file((root / "l").lstat(), entry, None)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_where_the_barrier_tells_no_errors_each_file_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: bool
+) -> None:
+    """Before Linux 5.8 syncfs did not report lost writes."""
+    monkeypatch.setattr("moorline.growing.barrier_reports_errors", lambda: enough)
+    synced: list[str] = []
+
+    class Watching(Disk):
+        def sync(self, fd: int) -> None:
+            synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+            super().sync(fd)
+
+    root = os.open(tmp_path, os.O_RDONLY)
+    with NewTree(Watching(), root) as tree:
+        tree.write(Entry(b"a", FILE, 0o644, 1, "0" * 64), iter([b"x"]), 1)
+    os.close(root)
+
+    assert synced == ([] if enough else [str(tmp_path / "a")])

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,21 @@ def test_variables_from_outside_cannot_replace_moorline_s_own(here: Path, releas
     assert (here / "out").read_text() == f"b {hooks.PATH}\n"
 
 
+@pytest.fixture
+def typed(here: Path) -> Iterator[None]:
+    """The agent itself has something to read."""
+    (here / "typed").write_text("typed")
+    kept, fd = os.dup(0), os.open(here / "typed", os.O_RDONLY)
+    os.dup2(fd, 0)
+    yield
+    os.dup2(kept, 0)
+    os.close(kept)
+    os.close(fd)
+
+
+@pytest.mark.usefixtures("typed")
 def test_a_hook_runs_in_its_release_with_nothing_to_read(here: Path, release: Path) -> None:
-    shell(release, f"pwd > {here}/pwd; cat > {here}/stdin; test ! -t 0")
+    shell(release, f"pwd > {here}/pwd; cat > {here}/stdin")
     assert (here / "pwd").read_text() == f"{release}\n"
     assert (here / "stdin").read_bytes() == b""
 
@@ -156,16 +169,26 @@ def alive(pid: int) -> bool:
         return False
 
 
+def ends(pid: int) -> bool:
+    """Whether a process that was sent SIGKILL is gone soon."""
+    deadline = time.monotonic() + 30
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not alive(pid)
+
+
 def test_all_of_a_hook_is_ended_also_what_ignores_to_be_asked(
     here: Path, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hooks, "TERMINATE_S", 0.2)
-    deaf = f"trap '' TERM; echo $$ > {here}/deaf; sleep 300 & wait; sleep 300"
-    said = failure(release, f'sh -c "{deaf}" & echo $$ > {here}/leader; wait', timeout_s=1)
+    deaf = script(f"trap '' TERM; echo $$ > {here}/deaf; sleep 300 & wait; sleep 300")
+    write_tree(release, {"deaf": deaf})
+    said = failure(release, f"./deaf & echo $$ > {here}/leader; wait", timeout_s=1)
 
     assert "did not end within 1 s" in said
-    for name in ("deaf", "leader"):
-        assert not alive(int((here / name).read_text() or 0))
+    pids = [int((here / name).read_text()) for name in ("deaf", "leader")]
+    assert pids[0] != pids[1]
+    assert [ends(pid) for pid in pids] == [True, True]
 
 
 def test_a_leader_that_ignores_to_be_asked_is_ended_too(

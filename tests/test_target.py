@@ -512,12 +512,12 @@ def test_a_deployment_under_way_is_not_cleaned_away(five: World) -> None:
 
 def test_leftovers_do_not_count_and_go(five: World) -> None:
     releases = five.root / "releases"
-    for name in ("9.77", ".removing.1.1", "strange"):
+    for name in ("9.77", ".removing.1.1"):
         (releases / name / "deep").mkdir(parents=True)
         (releases / name / "deep" / "file").write_text("x")
         (releases / name / "deep").chmod(0o555)
-    (releases / "file").write_text("x")
-    (releases / "link").symlink_to(five.here)
+    (releases / "file.1").write_text("x")
+    (releases / "link.2").symlink_to(five.here)
     (five.root / ".current.0123.tmp").symlink_to("nowhere")
     (five.inner / ".deploying.json.0123.tmp").write_text("x")
     (five.inner / "manifests" / ".x.0123.tmp").write_text("x")
@@ -639,3 +639,19 @@ def test_history_is_readable_json_for_others(world: World) -> None:
     ]  # fmt: skip
     assert {r["source"] for r in rows} == {"bundle"}
     assert {r["digest"] for r in rows} == {p.digest for p in world.published.values()}
+
+
+def test_releases_of_another_tool_are_left_alone(world: World) -> None:
+    """A root that Capistrano served from: its releases are not ours to count or remove."""
+    foreign = world.root / "releases" / "20261122093000"
+    foreign.mkdir(parents=True)
+    (foreign / "index.html").write_text("theirs")
+    lookalike = world.root / "releases" / "v1.2"
+    lookalike.mkdir()
+    (world.root / "current").symlink_to(lookalike)
+
+    with world.target() as target:
+        assert target.clean(2) == []
+
+    assert (world.root / "current").resolve() == lookalike.resolve()
+    assert (foreign / "index.html").read_text() == "theirs"

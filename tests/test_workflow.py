@@ -327,7 +327,9 @@ def test_one_more_check_can_be_asked_for(both: World) -> None:
 
 def test_rollback_to_a_build_that_this_target_never_had(both: World) -> None:
     both.publish("c", {**SITE, "c": b"c"})
-    result = both.rollback(to="c")
+    with pytest.raises(ConfigError, match="--trust-store"):
+        both.rollback(to="c")
+    result = both.rollback(to="c", trust_store=True)
     assert result.live == "c"
     assert both.rows()[-1].reason == "rollback"
     assert any("no bundle vouches" in n or "only the ledger" in n for n in result.notes)

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable
 from typing import Optional
 
-from moorline.disk import Descent, Disk
+from moorline.disk import Descent, Disk, barrier_reports_errors
 from moorline.files import written
 from moorline.manifest import LINK, Entry
 
@@ -31,6 +31,7 @@ class NewTree:
         self._modes: list[Entry] = []
         self._umask = os.umask(0o022)
         os.umask(self._umask)
+        self._barrier_is_enough = barrier_reports_errors()
 
     def __enter__(self) -> NewTree:
         return self
@@ -105,6 +106,8 @@ class NewTree:
         self._own(fd)
         self.disk.set_mode(fd, entry.mode)
         self.disk.set_times(fd, seconds)
+        if not self._barrier_is_enough:
+            self.disk.sync(fd)
 
     def remove(self, entry: Entry) -> None:
         """Take a file out again, to make it anew."""

@@ -70,7 +70,7 @@ class Lines:
         now = self._clock()
         if now - self._last >= LINE_EVERY_S:
             self._last = now
-            self._stream.write(f"{what}: {text}\n")
+            self._stream.write(f"{what}: {text}\n" if done or total else f"{what}\n")
             self._stream.flush()
 
     def close(self) -> None:

@@ -351,16 +351,18 @@ class Target:
     def clean(self, keep: int) -> list[str]:
         """Remove releases beyond the newest `keep`, leftovers, and what only they needed.
 
-        Never what is live, what rollback would take, or a deployment under way. Returns the places
-        that were removed. A folder is renamed before anything in it is unlinked.
+        Never what is live, what rollback would take, or a deployment under way; and never a folder
+        that is not named as Moorline names releases: another tool may have used this root. Returns
+        the places that were removed. A folder is renamed before anything in it is unlinked.
         """
         rows = self.history()
         wanted = self._wanted(rows, keep)
+        live = os.path.realpath(self.path_of(self.current() or "."))
         removed = []
         with self.folder(b"releases") as releases:
             for name, _ in sorted(self.disk.names(releases)):
                 place = "releases/" + os.fsdecode(name)
-                if place in wanted:
+                if place in wanted or self.path_of(place) == live or not _ours(place):
                     continue
                 doomed = name
                 if not name.startswith(b".removing."):
@@ -410,6 +412,11 @@ class Target:
                 for name, kind in self.disk.names(fd):
                     if kind in "fl" and name.startswith(b".") and name.endswith(b".tmp"):
                         self.disk.unlink(name, fd)
+
+
+def _ours(place: str) -> bool:
+    """Whether a folder in releases/ has a name that Moorline gives: <id>.<n>, or one to remove."""
+    return bool(_RELEASE.fullmatch(place)) or place.startswith("releases/.removing.")
 
 
 def _machine_id(disk: Disk) -> str:

@@ -365,6 +365,13 @@ def _back(
     if row is not None:
         return from_history(target, row, store=store, stage=stage, trust_store=trust_store)
     if to and store:
+        if not trust_store and any(row.source != "share" for row in rows):
+            raise ConfigError(
+                f"build {to} was never live on {target.root}: only the share vouches for its "
+                "content, and this target has had bundles. Deploy its bundle, or give "
+                "--trust-store if the share's word is good enough.",
+                live=target.live_id(),
+            )
         settings = config.settings
         return from_ledger(
             disk, build_id(to), store=store, settings=settings, stage=stage, reason="rollback"

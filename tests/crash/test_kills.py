@@ -23,7 +23,7 @@ from crash.counts import Count
 from crash.ground import Ground
 from crash.invariants import Truth
 from crash.scenarios import SCENARIOS, SPECS, Scenario, world_of
-from trees import Content
+from trees import Content, write_tree
 from world import World
 
 MOORLINE = [str(Path(sys.executable).with_name("moorline"))]
@@ -65,7 +65,7 @@ def larger_builds() -> Iterator[None]:
 
 
 def rounds() -> list[object]:
-    found = []
+    found: list[object] = []
     for name in COMMANDS:
         for number in SIGNALS:
             fast = name in FAST and number == signal.SIGKILL
@@ -81,6 +81,8 @@ def test_a_signal_at_a_random_moment(
     scenario, truth = SCENARIOS[name], Truth(tmp_path / "truth")
     world = world_of(scenario, here)
     (here / "work").mkdir(exist_ok=True)
+    if scenario.adds:
+        write_tree(here / "src" / scenario.adds, SPECS[scenario.adds])
     (here / "moorline.toml").write_text(
         f'app = "shop"\n[store]\npath = "{world.store}"\n[target]\nroot = "{world.root}"\n'
     )

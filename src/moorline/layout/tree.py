@@ -40,8 +40,8 @@ class TreeDraft:
         self._fresh: list[Entry] = []
 
     def write(self, progress: Progress) -> Written:
-        # Linux reports a lost write to the next syncfs of the mount, whoever asks. One that somebody
-        # else lost earlier is no failure of this publish: ask once before the first write.
+        # Linux reports a lost write to the next syncfs of the mount, whoever asks. One that
+        # somebody else lost earlier is no failure of this publish: ask before the first write.
         with contextlib.suppress(OSError):
             self.disk.sync_all(self.staging)
         self.disk.make_directory(b"tree", 0o755, self.staging)

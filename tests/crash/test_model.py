@@ -1,0 +1,190 @@
+"""Any order of verbs and crashes, against a model that is a few sets and a list.
+
+The model knows which builds are listed, which one is live, and which would be gone back to. After
+a crash in the middle of a verb it may be as before or as after; then the model asks what it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from crash.conftest import MEMORY
+from crash.counts import Count
+from crash.disks import Dead, DyingDisk, WatchedDisk
+from crash.invariants import Truth
+from crash.scenarios import SPECS, clean, deploy, publish, remove, rollback
+from crash.test_two_actors import publish_other
+from moorline.disk import Disk
+from moorline.errors import Conflict, Error, NotFound
+from moorline.store import open_store
+from world import World
+
+Verb = Callable[[World, Disk], object]
+IDS = st.sampled_from(["a", "b", "c", "folded"])
+
+
+class Machine(RuleBasedStateMachine):
+    """One store and one target; subclasses say which layout."""
+
+    layout = "pack"
+    truth: Truth
+    count: Count
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = Path(tempfile.mkdtemp(prefix="m.", dir=MEMORY if MEMORY.is_dir() else None))
+        self.here.chmod(0o755)
+        self.world = World(self.here, self.layout)
+        (self.here / "bundles").mkdir()
+        self.listed: set[str] = set()
+        self.live = ""
+        self.good: list[str] | None = []  # None: a crash made it unknown
+        self.kept_here = False
+        self.turn = 0
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.here)
+
+    def _disk(self) -> WatchedDisk:
+        self.turn += 1
+        self.count.add("steps of the model")
+        return WatchedDisk(f"turn {self.turn}")
+
+    # -- verbs --------------------------------------------------------------------------------
+
+    @rule(id=IDS)
+    def publish(self, id: str) -> None:
+        publish(id)(self.world, self._disk())
+        self.listed.add(id)
+
+    @rule(id=IDS)
+    def publish_something_else(self, id: str) -> None:
+        if id in self.listed:
+            with pytest.raises(Conflict):
+                publish_other(id)(self.world, self._disk())
+
+    @rule(id=IDS, link=st.booleans())
+    def deploy(self, id: str, link: bool) -> None:
+        if not Path(self.world.bundle(id)).exists():
+            self.publish(id)
+        mode = "link" if link and self.layout == "tree" else "copy"
+        try:
+            deploy(id, mode)(self.world, self._disk())
+        except NotFound:
+            assert id not in self.listed
+            return
+        self._went_live(id)
+
+    def _went_live(self, id: str) -> None:
+        self.live = id
+        self.kept_here = id not in self.listed  # a copy that the target held needs no store
+        if self.good is not None:
+            self.good = [*(one for one in self.good if one != id), id]
+
+    @rule()
+    def rollback(self) -> None:
+        left = self.live
+        try:
+            rollback(self.world, self._disk())
+        except NotFound:
+            before = [id for id in self.good or () if id != left]
+            assert not set(before) & self.listed, f"{before} were good"
+            return
+        now = self.truth.live(self.world)
+        assert now != left
+        if self.good is not None:
+            assert now == [id for id in self.good if id != left][-1]
+            self.good = [id for id in self.good if id != left]
+        self._went_live(now)
+
+    @rule(id=IDS)
+    def remove(self, id: str) -> None:
+        try:
+            remove(id)(self.world, self._disk())
+        except Conflict:
+            return
+        self.listed.discard(id)
+
+    @rule(days=st.integers(0, 3), stale=st.booleans())
+    def clean(self, days: int, stale: bool) -> None:
+        options = {"stale_s": 0} if stale else {}
+        clean(days * 86_400, **options)(self.world, self._disk())
+
+    @rule(
+        at=st.integers(0, 250), after=st.booleans(), id=IDS,
+        what=st.sampled_from(["publish", "deploy", "rollback", "remove", "clean"]),
+    )  # fmt: skip
+    def crash(self, what: str, id: str, at: int, after: bool) -> None:
+        if what == "deploy" and not Path(self.world.bundle(id)).exists():
+            return
+        verbs: dict[str, Verb] = {
+            "publish": publish(id), "deploy": deploy(id), "rollback": rollback,
+            "remove": remove(id), "clean": clean(),
+        }  # fmt: skip
+        disk = DyingDisk(at, after=after)
+        self.turn += 1
+        disk.seed = f"turn {self.turn}"
+        with contextlib.suppress(Dead, Error):
+            verbs[what](self.world, disk)
+        self._look_again(what, id)
+
+    def _look_again(self, what: str, id: str) -> None:
+        """After a crash: as it was, or as the verb would have made it."""
+        listed = self._listed()
+        assert listed ^ self.listed <= ({id} if what in ("publish", "remove") else set())
+        live = self.truth.live(self.world)
+        assert live == self.live or what in ("deploy", "rollback")
+        assert what != "deploy" or live in (self.live, id)
+        if what in ("deploy", "rollback"):
+            self.good = None
+        self.kept_here = live not in listed and (live != self.live or self.kept_here)
+        self.listed, self.live = listed, live
+        self.count.add("crashes in the model")
+
+    def _listed(self) -> set[str]:
+        with open_store(WatchedDisk(), self.world.store) as store:
+            return {str(id) for id in store.ids()}
+
+    # -- always -------------------------------------------------------------------------------
+
+    @invariant()
+    def all_is_as_it_should_be(self) -> None:
+        assert self._listed() == self.listed
+        with open_store(WatchedDisk(), self.world.store) as store:
+            for id in self.listed:
+                self.truth.build_is_whole(store, id)
+        if self.world.root.exists():
+            assert self.truth.live(self.world) == self.live
+        assert not self.live or self.kept_here or self.live in self.listed, "I4: it is live"
+
+
+def run(layout: str, examples: int, steps: int, truth: Truth, count: Count) -> None:
+    machine = type("Machine", (Machine,), {"layout": layout, "truth": truth, "count": count})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("here")
+def test_any_order_of_verbs_and_crashes(layout: str, truth: Truth, count: Count) -> None:
+    assert set(SPECS) >= {"a", "b", "c", "folded"}
+    run(layout, 20, 16, truth, count)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_many_orders_of_verbs_and_crashes(layout: str, truth: Truth, count: Count) -> None:
+    run(layout, 100, 50, truth, count)
