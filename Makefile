@@ -9,7 +9,7 @@ RUNTIME := $(VENV)/.runtime-stamp
 DEV := $(VENV)/.dev-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all check lint format wheel pyz clean clean-venv
+.PHONY: help venv demo test test-all test-nfs check lint format wheel pyz clean clean-venv
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,13 @@ demo: $(RUNTIME) ## install into .venv and run the demonstration
 test: $(DEV) ## the fast tests
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
-test-all: $(DEV) ## every test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test-all: $(DEV) ## every test but those of test-nfs
+	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/nfs
+
+# Debian: apt-get install user-mode-linux nfs-kernel-server nfs-common kmod iproute2 e2fsprogs
+#         nfs-ganesha nfs-ganesha-vfs gcc libc6-dev fuse3
+test-nfs: $(DEV) ## the tests on real NFS mounts: need root and the packages named in the Makefile
+	$(BIN)/python -m pytest tests/nfs
 
 check: lint test ## format, lint, types, fast tests: run this before a commit
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from benchmarks.classic import add_npm_programs, classics
 from benchmarks.growth import WEEK_BUILDS, WEEK_SCALE, grow, peaks, small, week
 from benchmarks.machine import Machine, file_system
+from benchmarks.measuring import clear_away
 from benchmarks.ours import ours
 from benchmarks.peers import peers
 from benchmarks.report import write_report
@@ -46,7 +46,7 @@ def main() -> None:
         try:
             _run(options, work, results)
         finally:
-            shutil.rmtree(work)
+            clear_away(work)
     write_report(json.loads(results.read_text()), docs)
     say_to_stderr(f"written: {results} and {docs}/benchmarks.md")
 
@@ -122,7 +122,7 @@ def _shape(shape: str, options: argparse.Namespace, work: Path) -> dict[str, Any
     try:
         return _compare(pair, options, work)
     finally:
-        shutil.rmtree(work / shape)
+        clear_away(work / shape)
 
 
 def _compare(pair: Pair, options: argparse.Namespace, work: Path) -> dict[str, Any]:

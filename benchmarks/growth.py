@@ -7,7 +7,6 @@ process, so that the curve shows the store and not the start of an interpreter.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring import Command, disk_bytes, measure, peak_memory, run
+from benchmarks.measuring import Command, clear_away, disk_bytes, measure, peak_memory, run
 from benchmarks.ours import MOORLINE, library, own_program
 from benchmarks.rounds import Say, clean_environment
 from benchmarks.trees import Writer, edit_flat, make_flat, make_gatsby, size_of
@@ -34,7 +33,6 @@ class Growing:
         self.layout = layout
         self.environment = environment
         self.store, self.target, self.tree = work / "store", work / "target", work / "tree"
-        shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         self._prepare(library("init", store=str(self.store), layout=layout))
 
@@ -86,7 +84,7 @@ def _grow_once(work: Path, layout: str, count: int) -> Iterator[dict[str, Any]]:
             ("deploy", growing.deploy(f"b{percent}")),
         ):
             yield {**row, "percent": percent, "step": step, **growing.measured(command)}
-    shutil.rmtree(work)
+    clear_away(work)
 
 
 def peaks(work: Path, count: int, say: Say) -> list[dict[str, Any]]:
@@ -99,7 +97,7 @@ def peaks(work: Path, count: int, say: Say) -> list[dict[str, Any]]:
         for step, command in _memory_steps(growing, count):
             rows.append({"layout": layout, "files": count, "step": step,
                          "all_bytes": growing.peak_bytes(command)})  # fmt: skip
-        shutil.rmtree(growing.work)
+        clear_away(growing.work)
     return rows
 
 
@@ -122,7 +120,7 @@ def week(work: Path, builds: int, scale: float, say: Say) -> dict[str, Any]:
         result["site"] = asdict(size_of(growing.tree))
         result["site_disk_bytes"] = disk_bytes(growing.tree)
         result[layout] = _publish_week(growing, builds)
-        shutil.rmtree(growing.work)
+        clear_away(growing.work)
     return result
 
 
@@ -159,7 +157,7 @@ def small(work: Path, rounds: int, say: Say) -> dict[str, Any]:
             key: median(sample[key] for sample in samples) for key in ("seconds", "cpu_s")
         }
     result["switch_ms"] = _switches(growing)
-    shutil.rmtree(growing.work)
+    clear_away(growing.work)
     return result
 
 

@@ -132,6 +132,17 @@ def written_bytes(pid: int | str) -> int:
     return int(text.split("write_bytes: ", 1)[1].split()[0])
 
 
+def clear_away(folder: Path) -> None:
+    """Remove a folder, several of the trees in it at once: an ext4 that discards at once, and has
+    no journal, took 3 ms for each directory on a busy machine."""
+    find = ("find", folder, "-mindepth", "2", "-maxdepth", "5", "-depth", "-type", "d", "-links",
+            "+20", "-print0")  # fmt: skip
+    found = subprocess.run(find, capture_output=True, check=True).stdout
+    remove = ("xargs", "-0", "-r", "-P", "8", "-n", "1", "rm", "-rf")
+    subprocess.run(remove, input=found, check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(("rm", "-rf", folder), check=True)
+
+
 def disk_bytes(folder: Path) -> int:
     """What a folder occupies on its disk, directories included; hard links once."""
     seen: set[int] = set()

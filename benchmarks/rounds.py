@@ -6,7 +6,6 @@ T is measured before each contender of each round, so that it sees the same mach
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import Command, Failed, Measured, disk_bytes, flush, measure, run
+from benchmarks.measuring import (
+    Command,
+    Failed,
+    Measured,
+    clear_away,
+    disk_bytes,
+    flush,
+    measure,
+    run,
+)
 from benchmarks.peers import Floor
 from benchmarks.scenario import Contender, Site, Step, missing_programs
 from benchmarks.trees import Pair, size_of
@@ -74,7 +82,7 @@ class Rounds:
             measured = self._measure(step.commands, site)
             self.found.floor.append(measured.seconds)
             self.found.floor_cpu.append(measured.cpu_s)
-        shutil.rmtree(site.work)
+        clear_away(site.work)
 
     def _contend(self, contender: Contender, *, first: bool) -> None:
         site = self._site()
@@ -87,7 +95,7 @@ class Rounds:
             self.found.failed[contender.name] = str(error)
             self.say(f"FAILED: {contender.name}: {error}")
         finally:
-            shutil.rmtree(site.work)
+            clear_away(site.work)
             flush(self.work)
 
     def _site(self) -> Site:

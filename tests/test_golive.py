@@ -99,6 +99,22 @@ def test_history_says_intended_before_the_switch_and_live_after_the_check(on_a: 
     assert ['"step":"intended"' in line for line in log(on_a)] == [True, True]
 
 
+def test_what_is_switched_to_is_durable_and_so_is_the_intention(on_a: World) -> None:
+    on_a.publish("b", SITE_B)
+    disk = CountingDisk()
+    on_a.deploy("b", disk=disk)
+    steps = disk.operations
+    switch = steps.index(("rename", "current"))
+    barrier = max(at for at in range(switch) if steps[at][0] == "sync_all")
+    intended = max(at for at in range(switch) if steps[at] == ("append", "history.jsonl"))
+    made = ("create", "hard_link", "clone", "make_directory", "make_link")
+
+    assert barrier < intended < switch
+    assert [step for step, _ in steps[intended:switch]][-3:-1] == ["write", "sync"]
+    assert all(path.startswith(".") for step, path in steps[barrier:switch] if step in made)
+    assert steps[switch + 1][0] == "sync"
+
+
 def test_a_rollback_runs_the_hooks_of_the_release_that_it_goes_to(world: World) -> None:
     world.publish("a", SITE, hooks={"after_switch": [logs(world, "a's")]})
     world.publish("b", SITE_B, hooks={"after_switch": [logs(world, "b's")]})
@@ -468,10 +484,10 @@ def whole(world: World) -> str:
     return id
 
 
-ALL_OR_SOME = [pytest.param(1, marks=pytest.mark.slow), 13]
+MORE_OR_SOME = [pytest.param(3, marks=pytest.mark.slow), 13]  # every step: tests/crash
 
 
-@pytest.mark.parametrize("stride", ALL_OR_SOME)
+@pytest.mark.parametrize("stride", MORE_OR_SOME)
 def test_a_deploy_that_dies_anywhere_leaves_a_whole_release_and_can_be_repeated(
     world: World, stride: int
 ) -> None:
@@ -493,7 +509,7 @@ def test_a_deploy_that_dies_anywhere_leaves_a_whole_release_and_can_be_repeated(
     assert seen == {"a", "b"}
 
 
-@pytest.mark.parametrize("stride", ALL_OR_SOME)
+@pytest.mark.parametrize("stride", MORE_OR_SOME)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_deploy_of_which_anything_fails_is_done_or_undone(
     world: World, code: int, stride: int

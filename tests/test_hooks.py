@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from moorline.hooks import Moment, run_hook
 from moorline.manifest import Manifest
 from moorline.settings import Hook
 from trees import Content, directory_entry, file_entry, link_entry, write_tree
-from world import answering, flip, says, script
+from world import flip, script
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 
@@ -354,102 +352,3 @@ def test_the_private_copy_is_gone_afterwards(
     run(release, "./bin/run", private_copy=True)
     assert len(seen) == 1
     assert not list(here.glob("moorline-hook-*"))
-
-
-# -- addresses ------------------------------------------------------------------------------------
-
-
-def ask(address: str, release: Path, **fields: Any) -> str:
-    """What is wrong with the answer; empty when nothing is."""
-    hook = Hook(url=address, **fields)
-    try:
-        run_hook(CountingDisk(), hook, moment(release), "check")
-    except HookFailed as error:
-        assert error.message.startswith("check hook failed")
-        return error.message.partition(f"{address}: ")[2]
-    return ""
-
-
-@pytest.mark.parametrize("status", [200, 201, 204, 299])
-def test_every_2xx_is_good(release: Path, status: int) -> None:
-    with answering(says(status)) as address:
-        assert ask(address, release) == ""
-
-
-@pytest.mark.parametrize("status", [301, 302, 304, 404, 500, 503])
-def test_everything_else_is_not_and_redirects_are_not_followed(release: Path, status: int) -> None:
-    asked: list[str] = []
-
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        asked.append(request.path)
-        says(200 if request.path == "/ok" else status)(request)
-
-    with answering(answer) as address:
-        assert ask(f"{address}/x?y=1", release) == f"answered {status}"
-    assert asked == ["/x?y=1"]
-
-
-def test_an_answer_must_have_the_text_that_is_wanted(release: Path) -> None:
-    with answering(says(200, "build b \u00e9")) as address:
-        assert ask(address, release, contains="b \u00e9") == ""
-        assert ask(address, release, contains="build c") == "answered without the text 'build c'"
-
-
-def test_an_address_that_nobody_listens_to(release: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-        assert "no answer" in ask(address, release)
-
-
-@pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:99999/", "http://[::1", "http://a b/", "http://nowhere.invalid/"]
-)
-def test_a_bad_address_is_a_failure_and_not_a_crash(release: Path, address: str) -> None:
-    assert "no answer" in ask(address, release)
-
-
-def test_a_server_that_does_not_answer_in_time(release: Path) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert ask(address, release, timeout_s=1) == "no answer: timed out"
-
-
-def test_an_answer_that_never_ends_is_not_read_for_ever(
-    release: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A page of events, for example."""
-    clock = [0.0]
-    monkeypatch.setattr("moorline.hooks.time.monotonic", lambda: clock[0])
-
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
-        while True:
-            clock[0] += 1
-            try:
-                request.wfile.write(b"event\n")
-            except OSError:
-                return
-
-    with answering(answer) as address:
-        assert "did not end in time" in ask(address, release, timeout_s=5)
-
-
-@pytest.mark.parametrize("body", [b"HTTP/1.1 2", b"rubbish\n", b""])
-def test_an_answer_that_is_no_http(release: Path, body: bytes) -> None:
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.wfile.write(body)
-
-    with answering(answer) as address:
-        assert ask(address, release)
-
-
-def test_a_check_of_an_address_can_be_tried_again(release: Path) -> None:
-    statuses = iter([500, 404, 200])
-    answer: Callable[[http.server.BaseHTTPRequestHandler], None]
-    answer = lambda request: says(next(statuses))(request)  # noqa: E731
-    with answering(answer) as address:
-        assert ask(address, release, retries=2, retry_wait_s=0) == ""

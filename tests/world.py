@@ -20,7 +20,7 @@ from typing import Any
 
 from fakes import CountingDisk
 from moorline import workflow
-from moorline.build import Release, TargetRecord
+from moorline.build import BuildId, Release, TargetRecord
 from moorline.bundle import read_bundle
 from moorline.config import Config
 from moorline.disk import Disk
@@ -161,6 +161,14 @@ def flip(path: Path, at: int = -1) -> None:
     with path.open("r+b") as file:
         file.write(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def row(id: str, n: int, step: str = "live", left: str = "", place: str = "") -> Release:
+    """A row of a target's history."""
+    place = place or f"releases/{id}.{n}"
+    return Release(
+        n, step, BuildId(id), "d1" * 32, "copy", "bundle", 1_700_000_000 + n, place, left=left
+    )
 
 
 def script(text: str) -> tuple[bytes, int]:

@@ -45,7 +45,7 @@ STAGES = {stage: (f"{stage.lower()}-1", f"{stage.lower()}-2")
 NEW = "new-1"  # a target that joins late
 FIRST, SECOND = "build-1", "build-2"
 MADE_BYTES = 86_000_000  # what `make_site` writes
-ROOM = 25  # times the site's size: site, store, 9 targets, bucket, 8 hosts, zips, an archive
+ROOM = 32  # times the site's size: site, store, 9 targets, bucket, 8 hosts and their 10 archives
 
 _STEPS = {
     "publish": "publish the site",
@@ -121,7 +121,7 @@ def _place(folder: str | None, site: str | None) -> Iterator[Path]:
 def _clear(place: Path) -> None:
     """Remove what lies below, with several threads, because unlink waits for the disk; what is
     left is up to the temporary directory's own removal."""
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(16) as pool:
         list(pool.map(functools.partial(shutil.rmtree, ignore_errors=True), place.glob("*/*")))
 
 

@@ -18,9 +18,9 @@ from crash.scenarios import SCENARIOS
 FAST = ("publish-second-pack", "deploy-copy-later-pack", "rollback-copy-pack")
 
 
-def scenarios() -> list[object]:
+def scenarios(fast: tuple[str, ...] = FAST) -> list[object]:
     return [
-        pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SCENARIOS
+        pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in SCENARIOS
     ]
 
 
@@ -31,12 +31,12 @@ def test_a_death_at_any_operation(name: str, here: Path, truth: Truth, count: Co
     exploration.crashes(after=True)
 
 
-@pytest.mark.parametrize("name", scenarios())
+@pytest.mark.parametrize("name", scenarios(FAST[:2]))
 def test_ctrl_c_after_any_change(name: str, here: Path, truth: Truth, count: Count) -> None:
     Exploration(SCENARIOS[name], here, truth, count).interrupts()
 
 
-@pytest.mark.parametrize("name", scenarios())
+@pytest.mark.parametrize("name", scenarios(FAST[:1]))
 def test_an_error_of_the_disk_at_any_operation(
     name: str, here: Path, truth: Truth, count: Count
 ) -> None:

@@ -27,9 +27,11 @@ from moorline.errors import Error
 
 DEFLATE_LEVEL = 6  # zlib's default, and that of the zip program
 
+KEPT_ARCHIVES = 5  # the agent's max_revisions
+
 WWW = "www"
 _DOWNLOAD = "bundle.tar"  # the agent's own name for it, whatever its format
-_ARCHIVE = "deployment-archive"
+_ARCHIVES = "deployment-archives"
 _CLEANUP = "cleanup.json"
 
 
@@ -84,24 +86,21 @@ def deploy(artifact: Path, host: Path) -> Installed:
     """Install the zip `artifact` on the folder `host`: afterwards `host/www` holds the build.
 
     Imitates CodeDeploy's agent. Between removing and copying, `www` is not whole: the classic way
-    has that gap too. The agent keeps the last five archives; here the archive goes again, outside
-    of the measured time.
+    has that gap too. The zip is removed at the end; the agent keeps it with the archive.
     """
     host.mkdir(parents=True, exist_ok=True)
-    archive, download = host / _ARCHIVE, host / _DOWNLOAD
-    try:
-        watch = _Stopwatch()
-        shutil.copyfile(artifact, download)
-        download_s = watch.lap()
-        _unzip(download, archive)
-        unzip_s = watch.lap()
-        _remove_previous(host)
-        files = _install(archive, host)
-        install_s = watch.lap()
-        size = download.stat().st_size
-    finally:
-        shutil.rmtree(archive, ignore_errors=True)
-        download.unlink(missing_ok=True)
+    download = host / _DOWNLOAD
+    watch = _Stopwatch()
+    shutil.copyfile(artifact, download)
+    download_s = watch.lap()
+    archive = _new_archive(host / _ARCHIVES)
+    _unzip(download, archive)
+    unzip_s = watch.lap()
+    _remove_previous(host)
+    files = _install(archive, host)
+    install_s = watch.lap()
+    size = download.stat().st_size
+    download.unlink()
     return Installed(host / WWW, files, size, download_s, unzip_s, install_s)
 
 
@@ -164,12 +163,22 @@ def _zip_name(path: Path) -> str:
 # -- CodeDeploy's agent ---------------------------------------------------------------------------
 
 
+def _new_archive(archives: Path) -> Path:
+    """An empty folder for one deployment; of the older ones the agent keeps four."""
+    archives.mkdir(exist_ok=True)
+    numbers = sorted(int(name) for name in os.listdir(archives))
+    for number in numbers[: 1 - KEPT_ARCHIVES]:
+        shutil.rmtree(archives / str(number))
+    archive = archives / str(numbers[-1] + 1 if numbers else 1)
+    archive.mkdir()
+    return archive
+
+
 def _unzip(packed: Path, archive: Path) -> None:
     """DownloadBundle: unpack into the deployment's own folder, with modes and links as unzip does.
 
     Links come last, so that no entry is written through one.
     """
-    archive.mkdir()
     links: list[tuple[Path, bytes]] = []
     with zipfile.ZipFile(packed) as opened:
         for info in opened.infolist():
