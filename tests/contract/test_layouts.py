@@ -138,7 +138,7 @@ def test_a_build_of_links_and_directories_only(store: Path, tmp_path: Path) -> N
 # -- what did not change --------------------------------------------------------------------------
 
 
-def test_the_next_build_writes_only_what_changed(store: Path, site: Path) -> None:
+def test_the_next_build_writes_only_what_changed(store: Path, site: Path, layout: str) -> None:
     write_tree(site, {"large": b"L" * 100_000})
     publish(store, site, "1")
     before = bytes_in(store)
@@ -147,7 +147,8 @@ def test_the_next_build_writes_only_what_changed(store: Path, site: Path) -> Non
     assert content(store, "2") == {**files(EDITED), "large": b"L" * 100_000}
     assert problems(store, "1") == problems(store, "2") == ()
     assert second.build.sequence == 2
-    assert bytes_in(store) - before < 1000, "the pictures of 2400 bytes are not written again"
+    moved = len(b"\x89PNG" * 600) if layout == "tree" else 0  # a path has its own time
+    assert bytes_in(store) - before < 1000 + moved, "what stayed in its place is not written again"
     assert second.written.new_bytes == bytes_in(store) - before
 
 
@@ -206,11 +207,18 @@ def test_times_say_when_a_path_got_its_content(store: Path, site: Path) -> None:
     assert times(store, "3") == {**times(store, "1"), "index.html": third}
 
 
-def test_a_moved_file_takes_its_time_along(store: Path, site: Path) -> None:
+def test_a_path_that_is_new_gets_a_new_time(store: Path, site: Path) -> None:
+    """Two builds ago it may have had other content of the same size, and the time of what moved
+    there now may be the very one that a browser remembers of it."""
+    write_tree(site, {"a": b"aaaa", "b": b"bbbb"})
     first = publish(store, site, "1").build.created
-    (site / "index.html").rename(site / "start.html")
+    (site / "a").unlink()
     publish(store, site, "2")
-    assert times(store, "2")["start.html"] == first
+    (site / "b").rename(site / "a")
+    third = publish(store, site, "3").build.created
+    assert times(store, "1")["a"] == first
+    assert times(store, "3")["a"] == third
+    assert problems(store, "3") == ()
 
 
 def test_a_path_with_other_content_never_takes_an_old_time(store: Path, site: Path) -> None:

@@ -76,35 +76,27 @@ class Base:
     times: Times
 
 
-def base_sources(manifest: Manifest, base: Optional[Base]) -> dict[bytes, bytes]:
-    """For each file that the base build holds too, its path there: the same path, else, for a
-    path that is new, any path with the same content and mode.
+def unchanged_paths(manifest: Manifest, base: Optional[Base]) -> frozenset[bytes]:
+    """The files that the base build holds under the same path with the same content and mode.
 
-    A path that existed with other content takes nothing from elsewhere: it would take the other
-    file's time along, and that time may once have stood for its own old content.
+    Only these keep their time and may be linked. A content that moved to another path does not take
+    its time along: that path may have had other content of the same size and time in an earlier
+    build, and a browser that saw it would be told "304 Not Modified".
     """
     if base is None:
-        return {}
-    before = base.manifest.by_path
-    anywhere = {(entry.digest, entry.mode): entry.path for entry in reversed(base.manifest.files)}
-    sources = {}
-    for entry in manifest.files:
-        old = before.get(entry.path)
-        if old is not None:
-            if (old.digest, old.mode) == (entry.digest, entry.mode):
-                sources[entry.path] = entry.path
-        elif (entry.digest, entry.mode) in anywhere:
-            sources[entry.path] = anywhere[entry.digest, entry.mode]
-    return sources
+        return frozenset()
+    before = {(e.path, e.digest, e.mode) for e in base.manifest.files}
+    return frozenset(e.path for e in manifest.files if (e.path, e.digest, e.mode) in before)
 
 
 def file_times(manifest: Manifest, base: Optional[Base], created: int) -> Times:
-    """The time of each file of a build: the base's where the content stayed, else `created`.
+    """The time of each file of a build: the base's where path and content stayed, else `created`.
 
     So unchanged content keeps its time across builds, and changed content never does: a web
     server's validators (nginx: time and size) tell them apart even when a source has one time for
     everything.
     """
-    sources = base_sources(manifest, base)
-    old = {} if base is None else base.times
-    return {e.path: old.get(sources.get(e.path, b""), created) for e in manifest.files}
+    if base is None:
+        return dict.fromkeys((e.path for e in manifest.files), created)
+    kept, old = unchanged_paths(manifest, base), base.times
+    return {e.path: old[e.path] if e.path in kept else created for e in manifest.files}

@@ -16,7 +16,7 @@ from typing import Optional
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
-from moorline.layout import Base, Beat, Draft, Times, Written, base_sources
+from moorline.layout import Base, Beat, Draft, Times, Written, unchanged_paths
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, unescape
 from moorline.scan import Progress, Source, source_content
 from moorline.verifying import Verified, verify
@@ -47,7 +47,7 @@ class TreeDraft:
         self.disk.make_directory(b"tree", 0o755, self.staging)
         total, done, linked = self.source.manifest.size_bytes, 0, 0
         old = self._base_tree()
-        sources = base_sources(self.source.manifest, self.base)
+        unchanged = unchanged_paths(self.source.manifest, self.base)
         try:
             with (
                 Descent(self.disk, os.fsencode(self.source.root)) as source,
@@ -58,7 +58,11 @@ class TreeDraft:
                     if entry.kind != FILE:
                         tree.add(entry)
                         continue
-                    if old is not None and self._linked(tree, old, entry, sources):
+                    if (
+                        old is not None
+                        and entry.path in unchanged
+                        and self._linked(tree, old, entry)
+                    ):
                         linked += 1
                     else:
                         chunks = source_content(self.disk, source, entry)
@@ -94,13 +98,10 @@ class TreeDraft:
         finally:
             os.close(fd)
 
-    def _linked(
-        self, tree: NewTree, old: Descent, entry: Entry, sources: dict[bytes, bytes]
-    ) -> bool:
-        path = sources.get(entry.path)
-        if path is None or not entry.size:
+    def _linked(self, tree: NewTree, old: Descent, entry: Entry) -> bool:
+        if not entry.size:
             return False
-        directory, _, name = path.rpartition(b"/")
+        directory, _, name = entry.path.rpartition(b"/")
         try:
             at = old.enter(directory or b".")
             status = self.disk.stat(name, at)
