@@ -101,8 +101,8 @@ def test_closed_streams_are_no_error(closed: int) -> None:
 
 WORKING = """
 import sys
-from moorline import cli, meter, results, workflow
-meter.LINE_EVERY_S = meter.BAR_AFTER_S = 0
+from moorline import cli, meter, results, screen, workflow
+meter.LINE_EVERY_S = screen.BAR_AFTER_S = 0
 result = results.PublishResult("shop-41", "0" * 64, 1, 10, 1, 10, 0, 0.1, None, 0, False, 0, ())
 def verb(source, *, config, id, bundle, progress, dry_run):
     progress(5000000, 10000000, "hashing")

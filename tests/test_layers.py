@@ -34,7 +34,7 @@ RANKS = {
     "guard": 6,
     "asking": 6,
     "layout": 7,
-    "layout.index": 7,
+    "layout.index": 6,
     "layout.pack": 8,
     "layout.tree": 8,
     "store": 9,
@@ -57,11 +57,12 @@ RANKS = {
     "pipeline": 14,
     "pipeline.classic": 14,
     "meter": 14,
+    "screen": 15,
     "output": 14,
     "site": 14,
     "demo": 15,
-    "invocation": 15,
-    "cli": 16,
+    "invocation": 16,
+    "cli": 17,
 }
 
 PURE = ("record", "build", "manifest", "settings", "packing")
@@ -73,7 +74,15 @@ PURE_IMPORTS = {
 
 OPTIONAL = {"boto3", "botocore"}
 """What may be imported inside a function, because it may not be installed."""
-DEFERRED = {("hooks", "moorline.asking.ask")}
+DEFERRED = {
+    ("agent_file", "zipfile"),
+    ("bundle", "zipfile"),
+    ("cli", "moorline.demo.run_demo"),
+    ("cli", "moorline.screen"),
+    ("config", "pathspec.GitIgnoreSpec"),
+    ("hooks", "moorline.asking.ask"),
+    ("invocation", "moorline.screen"),
+}
 """Imports inside a function that are meant: dear and seldom needed, which the module says."""
 
 ROOT = Path(moorline.__file__).parent

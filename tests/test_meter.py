@@ -8,7 +8,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from moorline.meter import BAR_AFTER_S, BAR_EVERY_S, LINE_EVERY_S, Bar, Lines, Silent
+from moorline.meter import LINE_EVERY_S, Lines, Silent
+from moorline.screen import BAR_AFTER_S, BAR_EVERY_S, Bar
 from moorline.wording import amount
 
 

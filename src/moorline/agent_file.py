@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import pkgutil
-import zipfile
 from functools import cache
 
 # The agent and all that it imports; tests/test_agent_file.py proves that nothing is missing.
@@ -92,6 +91,8 @@ if __name__ == "__main__":
 @cache
 def agent_bytes() -> bytes:
     """The zipapp, from wherever this package lies: a checkout, an installed wheel or a zip."""
+    import zipfile  # dear, and of all verbs only publish makes this
+
     sources = {"__main__.py": MAIN.encode("ascii")}
     for name in AGENT_MODULES:
         sources[f"moorline/{name}"] = pkgutil.get_data("moorline", name) or b""

@@ -20,20 +20,24 @@ import pkgutil
 import re
 import stat
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from moorline.build import BuildId, build_id, checked_digest
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, NotFound, from_os_error
-from moorline.files import make_directories, read_file, replace_file
+from moorline.files import make_directories, read_file, write_file
 from moorline.record import Record, record_text
 from moorline.settings import checked_path
 
+if TYPE_CHECKING:
+    import zipfile
+
 BUNDLE_FORMAT = "1"
 MAX_ZIP_BYTES = 1000
+STORED, DEFLATED = 0, 8  # of PKWARE's APPNOTE.TXT, 4.4.5
 
 APPSPEC, DEPLOY, BUILD = "appspec.yml", "deploy.sh", "build.json"
 NAMES = (APPSPEC, DEPLOY, BUILD)  # in the order in which a folder is written: the id last
@@ -142,13 +146,13 @@ def _zip(files: dict[str, bytes]) -> bytes:
 
 
 def _smallest(data: bytes) -> tuple[int, bytes]:
-    """Method and content of the smallest entry: 8 deflated, 0 stored. Nothing else is allowed: the
+    """Method and content of the smallest entry. Nothing but stored and deflated is allowed: the
     CodeDeploy agent's fallback for unzip knows only these two."""
-    ways = [(0, data)]
+    ways = [(STORED, data)]
     for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_FIXED):
         for memory in (8, 9):
             deflate = zlib.compressobj(9, zlib.DEFLATED, -15, memory, strategy)
-            ways.append((8, deflate.compress(data) + deflate.flush()))
+            ways.append((DEFLATED, deflate.compress(data) + deflate.flush()))
     return min(ways, key=lambda way: len(way[1]))
 
 
@@ -181,11 +185,19 @@ def _write(disk: Disk, folder: str, files: dict[str, bytes], alone: bool = False
     try:
         if alone:
             _refuse_others(disk, directory, folder)
+        token = disk.token()
+        for name in files:
+            write_file(disk, _temporary(name, token), files[name], directory, private=True)
         for name in sorted(files, key=lambda name: NAMES.index(name) if name in NAMES else 0):
-            replace_file(disk, os.fsencode(name), files[name], directory, disk.token())
+            disk.rename(_temporary(name, token), os.fsencode(name), directory, directory)
+        disk.sync(directory)
     finally:
         os.close(directory)
     return sum(map(len, files.values()))
+
+
+def _temporary(name: str, token: str) -> bytes:
+    return f".{name}.{token}.tmp".encode()
 
 
 def _refuse_others(disk: Disk, directory: int, folder: str) -> None:
@@ -251,19 +263,19 @@ def _folder_files(disk: Disk, where: str) -> dict[str, bytes]:
 
 def _zip_files(data: bytes, where: str) -> dict[str, bytes]:
     """What a bundle's zip holds. Nothing is unpacked onto a disk, no entry beyond its limit."""
+    import zipfile  # dear, and CodeDeploy hands over a folder
+
+    # What zipfile is known to raise for hostile input.
+    damaged = (
+        zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, IndexError, KeyError,
+        OverflowError, NotImplementedError, RuntimeError, OSError, MemoryError,
+    )  # fmt: skip
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = _members(archive.infolist(), where)
             return {name: _content(archive, found[name], where) for name in found}
-    except _DAMAGED as error:
+    except damaged as error:
         raise _no_bundle(where, f"it is no zip, or a damaged one ({error})") from None
-
-
-# What zipfile is known to raise for hostile input.
-_DAMAGED = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, IndexError, KeyError,
-    OverflowError, NotImplementedError, RuntimeError, OSError, MemoryError,
-)  # fmt: skip
 
 
 def _members(entries: Iterable[zipfile.ZipInfo], where: str) -> dict[str, zipfile.ZipInfo]:
@@ -281,7 +293,7 @@ def _members(entries: Iterable[zipfile.ZipInfo], where: str) -> dict[str, zipfil
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> bytes:
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if entry.compress_type not in (STORED, DEFLATED):
         raise _no_bundle(where, f"{entry.filename} is neither stored nor deflated")
     with archive.open(entry) as file:
         data = file.read(_MAX_MEMBER_BYTES + 1)

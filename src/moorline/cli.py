@@ -15,7 +15,6 @@ import click
 
 from moorline import __version__, output, workflow
 from moorline.config import STORE_VARIABLE, TARGET_VARIABLE
-from moorline.demo import run_demo
 from moorline.errors import ConfigError
 from moorline.invocation import Invocation, Verbs
 from moorline.layout import LAYOUTS
@@ -382,5 +381,9 @@ def demo(run: Invocation, site: str | None, folder: str | None) -> Outcome:
       moorline demo
       moorline demo --site public
     """
-    fields = run_demo(folder, site, run.data_console(), run.as_json, run.progress)
+    from moorline import screen
+    from moorline.demo import run_demo  # with all that only it needs
+
+    console = screen.data_console(as_json=run.as_json, quiet=run.quiet)
+    fields = run_demo(folder, site, console, run.as_json, run.progress)
     return Outcome(fields)

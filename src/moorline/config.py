@@ -17,14 +17,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import get_data
-from typing import Any
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING, Any
 
 from moorline.errors import ConfigError
 from moorline.record import Record
 from moorline.scan import SECRETS
 from moorline.settings import Settings, checked_app, settings_of
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 CONFIG_NAME = "moorline.toml"
 STORE_VARIABLE, TARGET_VARIABLE = "MOORLINE_STORE", "MOORLINE_TARGET"
@@ -235,6 +236,8 @@ def _allowed(publish: Record) -> frozenset[str]:
 
 
 def _spec(patterns: tuple[str, ...], where: str) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec  # dear, and most builds leave nothing out
+
     for pattern in patterns:
         try:
             GitIgnoreSpec.from_lines([pattern])

@@ -20,14 +20,10 @@ from types import FrameType
 from typing import Any, TextIO
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from moorline.config import CONFIG_NAME, Config, load_config
 from moorline.errors import ConfigError, Error, Interrupted, from_os_error
-from moorline.meter import Bar, Lines, Meter, Silent
+from moorline.meter import Lines, Meter, Silent
 from moorline.output import Outcome, failure_fields, problem_lines
 from moorline.wording import Listing, printable
 
@@ -74,13 +70,8 @@ class Invocation:
             if self.quiet or sys.stderr is None:
                 self._meter = Silent()
             else:
-                terminal = _is_terminal(sys.stderr)
-                self._meter = Bar(_talk_console()) if terminal else Lines(sys.stderr)
+                self._meter = _bar() if _is_terminal(sys.stderr) else Lines(sys.stderr)
         return self._meter
-
-    def data_console(self) -> Console:
-        """A console for what a verb prints itself: stdout, but stderr when that is for JSON."""
-        return Console(stderr=self.as_json, highlight=False, quiet=self.quiet and self.as_json)
 
     def finish(self, outcome: Outcome) -> int:
         """Say what the verb has to say; returns the exit code."""
@@ -179,11 +170,19 @@ def say(text: str, prefix: str = "") -> None:
     """A line on stderr. A stderr that is closed or full is no reason to fail."""
     safe = "\n".join(map(printable, text.splitlines()))
     with contextlib.suppress(OSError, ValueError):
-        _talk_console().print(Text.assemble((prefix, "bold red"), safe), soft_wrap=True)
+        if _is_terminal(sys.stderr):
+            from moorline import screen  # see there: dear, and of no use in a log
+
+            screen.say(prefix, safe)
+        elif sys.stderr is not None:
+            sys.stderr.write(f"{prefix}{safe}\n")
+            sys.stderr.flush()
 
 
-def _talk_console() -> Console:
-    return Console(stderr=True, highlight=False)
+def _bar() -> Meter:
+    from moorline import screen
+
+    return screen.Bar(screen.talk_console())
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -204,16 +203,9 @@ def _rendered(listing: Listing) -> str:
     """A table with a line under its titles on a terminal, plain aligned text elsewhere."""
     if not listing.columns or not _is_terminal(sys.stdout):
         return listing.text
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for title in listing.columns:
-        justify: Any = "right" if title in listing.right else "left"
-        table.add_column(title, justify=justify, overflow="fold")
-    for row in listing.rows:
-        table.add_row(*map(Text, row))
-    console = Console(highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
+    from moorline import screen
+
+    return screen.rendered(listing)
 
 
 def _usage(error: click.UsageError) -> str:
