@@ -44,7 +44,7 @@ def content(store: Path, id: str) -> dict[str, bytes]:
     """The files of a build by path, read through its layout."""
     with open_store(CountingDisk(), store) as opened, opened.open_build(build_id(id)) as build:
         manifest = build.manifest()
-        held = {e.digest: b"".join(c) for e, c in build.reader().contents(manifest.files)}
+        held = {e.digest: b"".join(c) for e, c in build.reader(manifest).contents(manifest.files)}
         return {entry.shown: held[entry.digest] for entry in manifest.files}
 
 
@@ -53,6 +53,17 @@ def times(store: Path, id: str) -> dict[str, int]:
     with open_store(CountingDisk(), store) as opened, opened.open_build(build_id(id)) as build:
         found = build.times(build.manifest())
         return {os.fsdecode(path): seconds for path, seconds in found.items()}
+
+
+def newest(store: Path) -> str | None:
+    """The build that the next one would take over from."""
+    with open_store(CountingDisk(), store) as opened:
+        base = opened.newest(opened.ids()).base
+    if base is None:
+        return None
+    name = os.path.basename(os.readlink(f"/proc/self/fd/{base.folder}"))
+    os.close(base.folder)
+    return name
 
 
 def packs(store: Path) -> dict[str, int]:

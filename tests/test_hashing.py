@@ -25,10 +25,12 @@ from moorline.hashing import (
     PIECE_BYTES,
     PIECE_FILES,
     READ_BYTES,
+    SINGLE_BYTES,
     SMALL_BYTES,
     SMALL_FILES,
     Job,
     Workers,
+    hash_buffer,
     hash_file,
     pieces,
     workers,
@@ -257,9 +259,13 @@ class ShortReads(Disk):
     def read(self, fd: int, size: int, offset: int | None = None) -> bytes:
         return super().read(fd, min(size, 7), offset)
 
+    def read_into(self, fd: int, buffer: memoryview) -> int:
+        return super().read_into(fd, buffer[:7])
+
 
 @pytest.mark.parametrize(
-    "size", [0, 1, 6, 7, 8, 1000, READ_BYTES - 1, READ_BYTES, 3 * READ_BYTES + 5]
+    "size",
+    [0, 1, 6, 7, 8, 1000, SINGLE_BYTES - 1, SINGLE_BYTES, READ_BYTES, 3 * READ_BYTES + 5],
 )
 @pytest.mark.parametrize("disk", [Disk(), ShortReads()], ids=["whole", "short"])
 def test_the_hash_of_a_file(tmp_path: Path, disk: Disk, size: int) -> None:
@@ -269,7 +275,8 @@ def test_the_hash_of_a_file(tmp_path: Path, disk: Disk, size: int) -> None:
     (tmp_path / "f").write_bytes(content[:size])
     fd, _ = disk.open_file(tmp_path / "f")
     try:
-        assert hash_file(disk, fd, size) == (hashlib.sha256(content[:size]).hexdigest(), size)
+        found = hash_file(disk, fd, size, hash_buffer())
+        assert found == (hashlib.sha256(content[:size]).hexdigest(), size)
     finally:
         os.close(fd)
 
@@ -281,7 +288,7 @@ def test_a_file_of_another_size_does_not_pass_for_the_expected_one(
     (tmp_path / "f").write_bytes(b"x" * 1000)
     fd, _ = Disk().open_file(tmp_path / "f")
     try:
-        assert hash_file(Disk(), fd, expected)[1] != expected
+        assert hash_file(Disk(), fd, expected, hash_buffer())[1] != expected
     finally:
         os.close(fd)
 
@@ -296,9 +303,14 @@ class Endless(Disk):
         self.given += size
         return b"\0" * size
 
+    def read_into(self, fd: int, buffer: memoryview) -> int:
+        self.given += len(buffer)
+        return len(buffer)
 
-def test_a_file_that_grows_for_ever_is_not_read_for_ever() -> None:
+
+@pytest.mark.parametrize("expected", [5000, 200_000])
+def test_a_file_that_grows_for_ever_is_not_read_for_ever(expected: int) -> None:
     disk = Endless()
-    _, size = hash_file(disk, -1, 5000)
-    assert size > 5000
-    assert disk.given <= 5000 + 1 + READ_BYTES
+    _, size = hash_file(disk, -1, expected, hash_buffer())
+    assert size > expected
+    assert disk.given <= expected + 1 + READ_BYTES

@@ -19,16 +19,15 @@ from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Mismatch
 from moorline.layout import pack as pack_module
-from moorline.layout.index import HEADER, Index, Place
+from moorline.layout.index import HEADER, Index, Place, Row, closing, opening, packs_named
 from moorline.layout.pack import REVERIFY_S, Packs
+from moorline.manifest import Manifest
 from moorline.packing import MOST_PACKS, RATIO
 from moorline.store import open_store
 from stores import content, leftovers, make_store, packs, problems, publish
 from trees import SITE, Content, write_tree
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
-
-EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 @pytest.fixture
@@ -44,29 +43,53 @@ def put_index(store: Path, id: str, index: Index) -> None:
     (store / "builds" / id / "index").write_bytes(index.text)
 
 
+def manifest_of(store: Path, id: str) -> Manifest:
+    return Manifest.parse((store / "builds" / id / "manifest").read_bytes())
+
+
+def places_of(store: Path, id: str) -> dict[str, Place]:
+    return index_of(store, id).of(manifest_of(store, id).files)
+
+
+def number_of(store: Path, id: str, path: bytes) -> int:
+    """The row of a file."""
+    return [entry.path for entry in manifest_of(store, id).files].index(path)
+
+
 # -- the index ------------------------------------------------------------------------------------
 
 tokens = st.binary(min_size=8, max_size=8).map(bytes.hex)
-digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+times = st.integers(0, 10**11 - 1)
 
 
 @st.composite
 def indexes(draw: st.DrawFn) -> Index:
     sizes = draw(st.dictionaries(tokens, st.integers(1, 10**12), max_size=4))
-    places = {}
-    for digest in draw(st.lists(digests, max_size=6, unique=True)):
+    rows = []
+    for _ in range(draw(st.integers(0, 6))):
         token = draw(st.sampled_from(["", *sizes]))
         offset = draw(st.integers(0, sizes[token])) if token else 0
-        length = draw(st.integers(0, sizes[token] - offset)) if token else 0
-        places[digest] = Place(token, offset, length, draw(st.integers(0, 10**11)))
-    return Index(sizes, places)
+        rows.append(Row(token, offset, draw(times), draw(times)))
+    used = {row.pack for row in rows}
+    return Index({token: sizes[token] for token in sizes if token in used}, rows)
 
 
 @given(indexes())
 def test_an_index_comes_back_from_its_text(index: Index) -> None:
-    assert Index.parse(index.text) == index
+    assert Index.parse(index.text, len(index.rows)) == index
     assert list(Index.parse(index.text).packs) == list(index.packs)
     assert index.text.isascii()
+    with pytest.raises(Mismatch):
+        Index.parse(index.text, len(index.rows) + 1)
+
+
+@given(indexes(), st.dictionaries(tokens, st.integers(0, 10**12), max_size=4))
+def test_an_index_may_begin_with_packs_that_it_does_not_come_to_need(
+    index: Index, more: dict[str, int]
+) -> None:
+    named = list(({token: 0 for token in index.packs} | more).items())
+    text = opening(dict(named)) + closing(named, index)
+    assert Index.parse(text) == index
 
 
 def test_the_text_of_an_index(store: Path, site: Path) -> None:
@@ -74,28 +97,24 @@ def test_the_text_of_an_index(store: Path, site: Path) -> None:
     lines = (store / "builds/1/index").read_text().splitlines()
     ((token, size),) = packs(store).items()
     now = (store / "packs" / token).stat().st_mtime
-    assert lines[0] == "moorline-index 1"
-    assert lines[1][:2] != "- "
-    assert f"pack {token} {size}" in lines
-    empty = next(line for line in lines if line.startswith(EMPTY))
-    assert empty.split()[1:4] == ["-", "0", "0"]
-    picture = hashlib.sha256(b"\x89PNG" * 600).hexdigest()
-    digest, number, offset, length, proved = next(
-        line.split() for line in lines if line.startswith(picture)
-    )
-    with (store / "packs" / token).open("rb") as file:
-        file.seek(int(offset))
-        assert hashlib.sha256(file.read(int(length))).hexdigest() == digest
-    assert number == "0"
-    assert abs(int(proved) - now) < 5
+    assert lines[:3] == ["moorline-index 1", f"pack {token} 0", f"pack {token} {size}"]
+    rows = [line.split() for line in lines[3:]]
+    files = manifest_of(store, "1").files
+    assert len(rows) == len(files)
+    for entry, (number, offset, proved, time) in zip(files, rows, strict=True):
+        assert number == ("1" if entry.size else "-")
+        with (store / "packs" / token).open("rb") as file:
+            file.seek(int(offset))
+            assert hashlib.sha256(file.read(entry.size)).hexdigest() == entry.digest
+        assert abs(int(proved) - now) < 5
+        assert abs(int(time) - now) < 5
 
 
-A, B = "a" * 64, "b" * 64
 PACK = b"pack 00000000000000aa 10\n"
 
 
-def line(pack: str, offset: int, length: int, digest: str = A) -> bytes:
-    return f"{digest} {pack} {offset} {length} 5\n".encode()
+def line(pack: str, offset: object, proved: object = 5, time: object = 6) -> bytes:
+    return f"{pack} {offset} {proved} {time}\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -107,33 +126,43 @@ def line(pack: str, offset: int, length: int, digest: str = A) -> bytes:
         HEADER + PACK[:-1],
         HEADER + b"\n",
         HEADER + PACK + b"garbage\n",
-        HEADER + PACK + line("0", 0, 11),
-        HEADER + PACK + line("0", 10, 1),
-        HEADER + PACK + line("0", 5, 10**17),
-        HEADER + PACK + line("1", 0, 1),
-        HEADER + line("0", 0, 1) + PACK,
-        HEADER + line("-", 0, 1),
-        HEADER + line("-", 1, 0),
-        HEADER + PACK + line("-1", 0, 1),
-        HEADER + PACK + line("0", -1, 1),
-        HEADER + PACK + line("0", 0, 1).replace(A.encode(), A.upper().encode()),
+        HEADER + PACK + line("0", 10**18),
+        HEADER + PACK + line("0", 0, 10**11),
+        HEADER + PACK + line("0", 0, 5, 10**11),
+        HEADER + PACK + line("1", 0),
+        HEADER + line("0", 0) + PACK,
+        HEADER + line("-", -1),
+        HEADER + PACK + line("-1", 0),
+        HEADER + PACK + line("0", "0x1"),
+        HEADER + PACK + line("0", 0)[:-1],
+        HEADER + PACK + line("0", 0)[:-3] + b"\n",
+        HEADER + PACK + line("0", 0).replace(b" ", b"\n"),
+        HEADER + PACK + line("0", "9" * 5000),
         HEADER + b"pack ../../../../etc 10\n",
         HEADER + b"pack 00000000000000AA 10\n",
         HEADER + PACK.replace(b"\n", b"\r\n"),
     ],
 )
-def test_an_index_that_is_none_or_points_outside_is_refused(text: bytes) -> None:
+def test_an_index_that_is_none_is_refused(text: bytes) -> None:
     with pytest.raises(Mismatch, match="the build's index"):
         Index.parse(text)
 
 
 def test_the_index_of_the_last_test_is_good() -> None:
-    good = HEADER + PACK + line("0", 0, 10) + line("-", 0, 0, B)
-    assert Index.parse(good) == Index(
-        {"00000000000000aa": 10},
-        {A: Place("00000000000000aa", 0, 10, 5), B: Place("", 0, 0, 5)},
-    )
-    assert Index.parse(HEADER) == Index({}, {})
+    token = "00000000000000aa"
+    index = Index.parse(HEADER + PACK + line("0", 0) + line("-", 0))
+    assert index == Index({token: 10}, [Row(token, 0, 5, 6), Row("", 0, 5, 6)])
+    assert Index.parse(HEADER) == Index({}, [])
+    assert index.places([("a", 10), ("b", 0)]) == {
+        "a": Place(token, 0, 10, 5), "b": Place("", 0, 0, 5)
+    }  # fmt: skip
+
+
+def test_contents_outside_of_their_pack_are_refused_and_those_without_one_not_there() -> None:
+    index = Index.parse(HEADER + PACK + line("0", 5) + line("-", 0))
+    with pytest.raises(Mismatch, match="points outside"):
+        index.places([("a", 6), ("b", 0)])
+    assert list(index.places([("a", 5), ("b", 1)])) == ["a"]
 
 
 @given(st.binary(max_size=200))
@@ -168,7 +197,7 @@ def test_a_damaged_index_is_found_and_mended(store: Path, site: Path, damage: st
         opened.open_build(build_id("1")) as build,
         pytest.raises(Mismatch),
     ):
-        list(build.reader().contents(build.manifest().files))
+        list(build.reader(build.manifest()).contents(build.manifest().files))
     if damage == "a directory":
         (store / "builds/1/index").rmdir()  # a rename does not replace one: left to a person
     assert publish(store, site, "1").written.repaired
@@ -190,9 +219,10 @@ def test_a_build_after_one_with_a_damaged_index_is_whole(
 def test_an_index_that_points_at_other_bytes_is_found_and_mended(store: Path, site: Path) -> None:
     publish(store, write_tree(site, {"a": b"aaaa", "b": b"bbbb"}), "1")
     index = index_of(store, "1")
-    a, b = (hashlib.sha256(data).hexdigest() for data in (b"aaaa", b"bbbb"))
-    index.places[a], index.places[b] = index.places[b], index.places[a]
-    put_index(store, "1", index)
+    a, b = (number_of(store, "1", path) for path in (b"a", b"b"))
+    rows = list(index.rows)
+    rows[a], rows[b] = rows[b], rows[a]
+    put_index(store, "1", Index(index.packs, rows))
     assert [p.path for p in problems(store, "1")] == ["a", "b"]
     assert all("is damaged here" in p.problem for p in problems(store, "1"))
     publish(store, site, "1")
@@ -203,10 +233,10 @@ def test_an_index_that_claims_more_than_its_pack_holds(store: Path, site: Path) 
     publish(store, site, "1")
     index = index_of(store, "1")
     (token,) = index.packs
-    index.packs[token] += 1000
-    digest = hashlib.sha256(b"<h1>one</h1>").hexdigest()
-    index.places[digest] = index.places[digest]._replace(offset=index.packs[token] - 12)
-    put_index(store, "1", index)
+    size, rows = index.packs[token] + 1000, list(index.rows)
+    number = number_of(store, "1", b"index.html")
+    rows[number] = rows[number]._replace(offset=size - 12)
+    put_index(store, "1", Index({token: size}, rows))
     assert [p.path for p in problems(store, "1")] == ["index.html"]
     publish(store, site, "2")
     assert problems(store, "2") == ()
@@ -229,7 +259,7 @@ def test_a_publish_writes_one_pack_and_changes_none(store: Path, site: Path) -> 
         index, manifest_files = index_of(store, f"{number}"), content(store, f"{number}")
         assert len(index.packs) <= MOST_PACKS
         live = dict.fromkeys(index.packs, 0)
-        for place in index.places.values():
+        for place in places_of(store, f"{number}").values():
             if place.pack:
                 live[place.pack] += place.length
         assert all(live[token] * 2 >= size for token, size in index.packs.items())
@@ -284,7 +314,7 @@ def test_any_choice_of_contents_is_read_right(
         offset = data.draw(st.integers(0, 210))
         length = data.draw(st.integers(0, 60))
         wanted.append((Place(token, offset, length, 0), f"{number}"))
-    root = os.open(folder, os.O_RDONLY)
+    root = os.open(folder / "packs", os.O_RDONLY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack_module, "READ_BYTES", data.draw(st.integers(1, 100)))
         patch.setattr(pack_module, "GAP_BYTES", data.draw(st.integers(0, 50)))
@@ -313,8 +343,9 @@ def test_contents_far_apart_are_not_read_over(store: Path, tmp_path: Path) -> No
 
     disk = Weighing()
     with open_store(disk, store) as opened, opened.open_build(build_id("1")) as build:
-        wanted = [e for e in build.manifest().files if e.path != b"b"]
-        found = {e.shown: b"".join(c) for e, c in build.reader().contents(wanted)}
+        manifest = build.manifest()
+        wanted = [e for e in manifest.files if e.path != b"b"]
+        found = {e.shown: b"".join(c) for e, c in build.reader(manifest).contents(wanted)}
     assert found == {"a": b"first", "c": b"last"}
     assert disk.weight < 10_000
 
@@ -332,14 +363,15 @@ def test_packs_are_named_as_used_before_they_are_looked_at(store: Path, site: Pa
             super().step(operation, path)
             if os.fsdecode(path) == old:
                 (folder,) = (store / "incoming").iterdir()
-                seen.append((folder / "uses").read_text().split())
+                fd = os.open(folder, os.O_RDONLY)
+                seen.append(packs_named(Disk(), fd, complete=False))
+                os.close(fd)
 
-    seen: list[list[str]] = []
+    seen: list[set[str]] = []
     publish(store, write_tree(site, {"index.html": b"two"}), "2", Watching())
     (new,) = packs(store).keys() - {old}
     assert seen
-    assert all(used == [new, old] for used in seen)
-    assert not (store / "builds/2/uses").exists()
+    assert all(used == {new, old} for used in seen)
 
 
 def test_a_pack_that_is_missing_is_written_anew(store: Path, site: Path) -> None:
@@ -357,7 +389,7 @@ def test_a_pack_that_is_missing_is_written_anew(store: Path, site: Path) -> None
 
 def aged(store: Path, id: str, seconds: int) -> None:
     index = index_of(store, id)
-    older = {d: p._replace(proved=p.proved - seconds) for d, p in index.places.items()}
+    older = [row._replace(proved=row.proved - seconds) for row in index.rows]
     put_index(store, id, Index(index.packs, older))
 
 
@@ -383,7 +415,7 @@ def test_a_stale_proof_is_renewed_by_reading(store: Path, site: Path, seconds: i
     assert second.written.repaired == 1
     assert problems(store, "2") == ()
     assert [p.path for p in problems(store, "1")] == ["index.html"]
-    proved = {place.proved for place in index_of(store, "2").places.values()}
+    proved = {row.proved for row in index_of(store, "2").rows}
     assert max(proved) - min(proved) == 0, "all of it was read, or written, just now"
 
 
@@ -393,12 +425,12 @@ def test_a_fresh_proof_is_believed_and_kept(store: Path, site: Path) -> None:
     write_tree(site, LARGE)
     publish(store, site, "1")
     aged(store, "1", REVERIFY_S - 60)
-    before = index_of(store, "1").places
+    before = places_of(store, "1")
     damage(store, b"<h1>one</h1>")
     second = publish(store, write_tree(site, {"new": b"x"}), "2")
     assert second.written.repaired == 0
     assert [p.path for p in problems(store, "2")] == ["index.html"]
-    after = index_of(store, "2").places
+    after = places_of(store, "2")
     assert all(after[digest] == place for digest, place in before.items() if place.pack)
     assert publish(store, site, "2").written.repaired == 1
     assert problems(store, "2") == ()

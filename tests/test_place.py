@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from fakes import CountingDisk, FewLinksDisk
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Error, Mismatch
-from moorline.layout import Draft
-from moorline.manifest import Entry, Manifest
+from moorline.layout import Draft, Times
+from moorline.manifest import Entry, Manifest, file_lines
 from moorline.place import Held, Placed, Placement
 from moorline.scan import Progress, no_progress, scan
 from moorline.verifying import Verified, verify
@@ -466,7 +466,7 @@ class Given:
     def verify(self, manifest: Manifest, progress: Progress) -> Verified:
         raise NotImplementedError
 
-    def repair(self, draft: Draft, verified: Verified) -> int:
+    def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
         raise NotImplementedError
 
 
@@ -477,7 +477,7 @@ def place(
     disk = disk or CountingDisk()
     root.mkdir()
     fd = os.open(root, os.O_RDONLY)
-    folders = [Held(os.open(path, os.O_RDONLY), kept) for path, kept in held]
+    folders = [Held(os.open(path, os.O_RDONLY), file_lines(kept.text)) for path, kept in held]
     times = {entry.path: 1_700_000_000 for entry in manifest.files}
     try:
         return Placement(disk, fd, manifest, times, reader, folders, None, no_progress).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -87,7 +88,7 @@ def truncate(path: Path) -> None:
 def swap_places(index: Path) -> None:
     """Every content of the new pack points at another one."""
     text = index.read_text()
-    index.write_text(text.replace(" 0 13 ", " 3 13 ").replace(" 13 3 ", " 0 3 "))
+    index.write_text(re.sub(r"(?m)^2 (0|13) ", lambda m: f"2 {13 - int(m[1])} ", text))
     assert index.read_text() != text
 
 
@@ -178,13 +179,6 @@ def test_a_build_record_that_lies_is_not_believed(on_a: World) -> None:
     path = on_a.store / "builds" / "b" / "build.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "digest": "0" * 64, "manifest_bytes": 1, "files": 0}))
-    on_a.deploy("b")
-    assert problems(on_a.live, on_a.here / "src" / "b") == ()
-
-
-@pytest.mark.parametrize("hurt", [flip, truncate, Path.unlink, to_fifo, to_directory])
-def test_damaged_times_do_not_matter(on_a: World, hurt: Callable[[Path], object]) -> None:
-    hurt(on_a.store / "builds" / "b" / "times")
     on_a.deploy("b")
     assert problems(on_a.live, on_a.here / "src" / "b") == ()
 
@@ -602,9 +596,10 @@ def test_the_pin_is_written_before_the_build_is_looked_for(on_a: World) -> None:
     pinned = disk.operations.index(("rename", f"{record.target}.json"))
     names = [i for i, (operation, _) in enumerate(disk.operations) if operation == "names"]
     opened = [i for i, step in enumerate(disk.operations) if step == ("open_directory", "builds")]
+    looked = disk.operations.index(("open_directory", "b"))
 
-    assert pinned < opened[0] < opened[1]
-    assert any(pinned < at < opened[1] for at in names)
+    assert pinned < opened[0] < looked
+    assert any(opened[0] < at < looked for at in names)
 
 
 def test_while_it_is_placed_a_build_is_pinned_and_so_is_what_was_there(on_a: World) -> None:

@@ -33,7 +33,7 @@ def publish(id):
 def wrong(id):
     with open_store(Disk(), store) as opened, opened.open_build(build_id(id)) as build:
         manifest = build.manifest()
-        found = {e.digest: b"".join(c) for e, c in build.reader().contents(manifest.files)}
+        found = {e.digest: b"".join(c) for e, c in build.reader(manifest).contents(manifest.files)}
         assert len(found) == 500
         return build.verify(manifest).problems
 

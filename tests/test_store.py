@@ -12,17 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fakes import CountingDisk, FailingDisk, ReadOnlyDisk, Stopped, StoppingDisk
 from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound
-from moorline.manifest import Manifest
-from moorline.store import FOLDERS, init_store, open_store, parse_times, times_text
-from stores import listed, make_store, problems, publish
-from trees import manifests, snapshot, write_tree
+from moorline.store import FOLDERS, Newest, init_store, open_store
+from stores import listed, make_store, newest, problems, publish
+from trees import snapshot, write_tree
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def test_a_new_store(tmp_path: Path, layout: str) -> None:
         assert (store.app, store.layout, store.path) == ("site", layout, str(tmp_path / "a/b"))
         assert store.ids() == []
         assert store.builds() == []
-        assert store.newest() is None
+        assert store.newest(()) == Newest(0, 0)
     assert json.loads((tmp_path / "a/b/moorline-store.json").read_text()) == {
         "format": 1,
         "store": store.id,
@@ -204,15 +201,6 @@ def test_a_read_only_store_refuses_a_publish_and_says_why(built: Path, site: Pat
 # -- the order of builds --------------------------------------------------------------------------
 
 
-def newest(store: Path) -> str | None:
-    with open_store(Disk(), store) as opened:
-        found = opened.newest()
-        if found is None:
-            return None
-        with found:
-            return found.build.id
-
-
 def test_builds_come_in_the_order_of_their_sequence(built: Path) -> None:
     """Not by name, not by time: clocks and copies say nothing."""
     publish(built, built.parent / "site", "0-last")
@@ -244,8 +232,15 @@ def test_strange_names_among_the_numbers_are_passed_over(built: Path, name: str)
 
 
 def test_a_number_that_was_taken_by_a_failed_publish_is_passed_over(built: Path) -> None:
-    (built / "sequence" / "4").write_text("00000000000000aa 4 99999999\n")
-    (built / "sequence" / "5").write_text(f"00000000000000aa 2 {10**9}\n")
+    three = json.loads((built / "sequence/3").read_text())
+    for number, id in ((4, "4"), (5, "2")):
+        other = {**three, "sequence": number, "id": id, "digest": "0" * 64, "token": "aa" * 8}
+        (built / f"sequence/{number}").write_text(json.dumps(other))
+    assert newest(built) == "3"
+
+
+def test_a_ticket_that_was_copied_to_another_number_is_passed_over(built: Path) -> None:
+    shutil.copy(built / "sequence/1", built / "sequence/4")
     assert newest(built) == "3"
 
 
@@ -287,9 +282,11 @@ def test_a_build_whose_record_is_damaged_hides_no_other(built: Path, damage: str
 
 @pytest.mark.parametrize("damage", list(RECORD_DAMAGES))
 def test_the_newest_build_with_a_damaged_record_is_not_built_upon(built: Path, damage: str) -> None:
+    """A ticket that was not damaged with it says enough: it names the manifest's digest."""
     path = built / "builds/3/build.json"
     path.write_bytes(path.read_bytes().replace(b'"id":"3"', b'"id":"2"'))
     RECORD_DAMAGES[damage](path)
+    (built / "sequence/3").unlink()
     assert newest(built) == "2"
     publish(built, built.parent / "site", "4")
     assert problems(built, "4") == ()
@@ -352,47 +349,40 @@ MANIFEST_DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", list(MANIFEST_DAMAGES))
 def test_a_damaged_manifest_is_refused_and_not_built_upon(built: Path, damage: str) -> None:
     MANIFEST_DAMAGES[damage](built / "builds/3/manifest")
-    with open_store(Disk(), built) as store, store.open_build(build_id("3")) as build:
-        with pytest.raises(Mismatch, match="was changed after publishing"):
-            build.manifest()
-        assert build.base() is None
+    with (
+        open_store(Disk(), built) as store,
+        store.open_build(build_id("3")) as build,
+        pytest.raises(Mismatch, match="was changed after publishing"),
+    ):
+        build.manifest()
+    assert newest(built) == "2"
     published = publish(built, built.parent / "site", "4")
-    assert published.written.linked_files == 0
+    assert published.written.new_files == 1, "what build 2 holds is taken over from there"
     assert problems(built, "4") == ()
 
 
-@given(manifests(6), st.integers(1, 10**10))
-def test_times_come_back_from_their_text(manifest: Manifest, start: int) -> None:
-    times = {entry.path: start + number for number, entry in enumerate(manifest.files)}
-    assert parse_times(times_text(manifest, times), manifest, 7) == times
-
-
 @pytest.mark.parametrize(
-    "text",
+    "damage",
     [
-        b"",
-        b"moorline-times 2\n1\n2\n3\n4\n5\n6\n",
-        b"moorline-times 1\n1\n2\n3\n",
-        b"moorline-times 1\n1\n2\n3\n4\n5\n6\n7\n",
-        b"moorline-times 1\n1\n2\n3\n4\n5\n-6\n",
-        b"moorline-times 1\n1\n2\n3\n4\n5\n" + b"9" * 30 + b"\n",
-        b"moorline-times 1\n1\n2\n3\n4\n5\nsix\n",
+        Path.unlink,
+        lambda p: p.write_bytes(b""),
+        lambda p: p.write_bytes(p.read_bytes().replace(b"moorline-index 1", b"moorline-index 2")),
+        lambda p: p.write_bytes(p.read_bytes() + b"- 0 0 0\n"),
+        lambda p: os.truncate(p, p.stat().st_size - 1),
+        lambda p: replaced(p, Path.mkdir),
+        lambda p: replaced(p, os.mkfifo),
+        lambda p: replaced(p, lambda q: q.symlink_to("/etc/passwd")),
     ],
 )
-def test_damaged_times_are_all_replaced_by_the_time_of_the_build(built: Path, text: bytes) -> None:
-    (built / "builds/3/times").write_bytes(text)
+def test_without_an_index_all_times_are_that_of_the_build(
+    built: Path, damage: Callable[[Path], object]
+) -> None:
+    damage(built / "builds/3/index")
     with open_store(Disk(), built) as store, store.open_build(build_id("3")) as build:
         manifest = build.manifest()
         assert len(manifest.files) == 6
         found = build.times(manifest)
         assert found == dict.fromkeys((e.path for e in manifest.files), build.build.created)
-
-
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to("/etc/passwd")])
-def test_times_that_are_no_file_are_replaced_too(built: Path, make: Callable[[Path], None]) -> None:
-    replaced(built / "builds/3/times", make)
-    with open_store(Disk(), built) as store, store.open_build(build_id("3")) as build:
-        assert set(build.times(build.manifest()).values()) == {build.build.created}
 
 
 # -- agents and settings --------------------------------------------------------------------------
@@ -402,11 +392,12 @@ def test_what_is_kept_by_its_digest_comes_back(store: Path) -> None:
     data = b"settings"
     name = hashlib.sha256(data).hexdigest()
     with open_store(Disk(), store) as opened:
-        assert not opened.has(b"settings", name)
+        assert not opened.has(b"settings", name, len(data))
         with pytest.raises(NotFound, match=f"does not hold settings/{name}. Publish the same"):
             opened.get(b"settings", name, name)
         opened.put(b"settings", name, data)
-        assert opened.has(b"settings", name)
+        assert opened.has(b"settings", name, len(data))
+        assert not opened.has(b"settings", name, len(data) + 1)
         assert opened.get(b"settings", name, name) == data
         before = snapshot(store)
         opened.put(b"settings", name, data)

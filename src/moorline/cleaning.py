@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moorline.build import BuildId
+from moorline.disk import Descent
 from moorline.errors import Conflict, Mismatch, NotFound
-from moorline.files import read_file, remove_tree
-from moorline.layout.index import read_index
+from moorline.files import remove_tree
+from moorline.layout.index import packs_named
 from moorline.ledger.directory import DirectoryLedger
 from moorline.store import Store
 
@@ -30,7 +31,6 @@ GRACE_S = 86_400
 _WAITING = re.compile(rb"(.+)\.([0-9a-f]{16})\.([0-9]{1,12})")
 _DELETING = b".deleting"
 _TOKEN = re.compile(rb"[0-9a-f]{16}")
-_NOTES = frozenset({b"alive", b"uses", b"ticket"})
 _SMALL = (b".", b"incoming", b"agent", b"settings", b"ledger/builds", b"ledger/targets",
           b"ledger/pins", b"ledger/removing")  # fmt: skip
 
@@ -47,13 +47,13 @@ class Cleaned:
 def store_time(store: Store) -> int:
     """The present time by the clock of the machine that holds the store, in whole seconds."""
     name = b".clock.%s.tmp" % store.disk.token().encode()
-    with store.folder(b"incoming") as incoming:
-        fd = store.disk.create(name, at=incoming)
-        try:
-            return int(os.fstat(fd).st_mtime)
-        finally:
-            os.close(fd)
-            store.disk.unlink(name, incoming)
+    incoming = store.folder(b"incoming")
+    fd = store.disk.create(name, at=incoming, private=True)
+    try:
+        return int(os.fstat(fd).st_mtime)
+    finally:
+        os.close(fd)
+        store.disk.unlink(name, incoming)
 
 
 def remove(store: Store, id: BuildId, reason: str) -> None:
@@ -76,13 +76,13 @@ def remove(store: Store, id: BuildId, reason: str) -> None:
                 "Deploy another build there, or unpin it."
             )
         name = f"{id}.{store.disk.token()}.{now}"
-        with store.folder(b"builds") as builds, store.folder(b"trash") as trash:
-            try:
-                store.disk.rename(id, name, builds, trash)
-            except FileNotFoundError:
-                raise NotFound(f"build {id} was removed by somebody else meanwhile.") from None
-            store.disk.sync(trash)
-            store.disk.sync(builds)
+        builds, trash = store.folder(b"builds"), store.folder(b"trash")
+        try:
+            store.disk.rename(id, name, builds, trash)
+        except FileNotFoundError:
+            raise NotFound(f"build {id} was removed by somebody else meanwhile.") from None
+        store.disk.sync(trash)
+        store.disk.sync(builds)
     finally:
         ledger.end_removing(id, token)
 
@@ -99,31 +99,33 @@ def clean(store: Store, now: int, *, stale_s: int = STALE_S, grace_s: int = GRAC
 
 def _retire(store: Store, now: int, stale_s: int) -> Iterator[str]:
     """Publishes whose heartbeat stopped go to trash/."""
-    with store.folder(b"incoming") as incoming, store.folder(b"trash") as trash:
-        for name, kind in store.disk.names(incoming):
-            if kind != "d" or now - _heartbeat(store, incoming, name) < stale_s:
-                continue
-            waiting = b"%s.%s.%d" % (name[:150], store.disk.token().encode(), now)
-            with contextlib.suppress(FileNotFoundError):
-                store.disk.rename(name, waiting, incoming, trash)
-                yield f"incoming/{os.fsdecode(name)}"
+    incoming, trash = store.folder(b"incoming"), store.folder(b"trash")
+    for name, kind in store.listed(b"incoming"):
+        if kind != "d" or now - _heartbeat(store, incoming, name) < stale_s:
+            continue
+        waiting = b"%s.%s.%d" % (name[:150], store.disk.token().encode(), now)
+        with contextlib.suppress(FileNotFoundError):
+            store.disk.rename(name, waiting, incoming, trash)
+            yield f"incoming/{os.fsdecode(name)}"
 
 
 def _heartbeat(store: Store, incoming: int, name: bytes) -> int:
     """When the publish was last seen alive; without a heartbeat, when its folder changed."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return int(store.disk.stat(name + b"/alive", incoming).st_mtime)
+        return int(store.disk.stat(name + b"/index", incoming).st_mtime)
     with contextlib.suppress(FileNotFoundError):
         return int(store.disk.stat(name, incoming).st_mtime)
     return 1 << 62
 
 
 def _retire_notes(store: Store, now: int, stale_s: int) -> Iterator[str]:
-    """Small files that a crash left half-written, a publish in its build, or a removal in the
-    ledger, where it would keep every deploy of that build away."""
-    for folder in (*_SMALL, *(b"builds/" + id.encode() for id in store.ids())):
-        try:
-            with store.folder(folder) as fd, store.folder(b"trash") as trash:
+    """Small files that a crash left half-written, or a removal in the ledger, where it would keep
+    every deploy of that build away."""
+    trash = store.folder(b"trash")
+    with Descent(store.disk, store.root) as descent:
+        for folder in (*_SMALL, *(b"builds/" + id.encode() for id in store.ids())):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                fd = descent.enter(folder)
                 for name, kind in store.disk.names(fd):
                     if kind != "f" or not _is_note(folder, name):
                         continue
@@ -133,52 +135,47 @@ def _retire_notes(store: Store, now: int, stale_s: int) -> Iterator[str]:
                         waiting = b"note.%s.%d" % (store.disk.token().encode(), now)
                         store.disk.rename(name, waiting, fd, trash)
                         yield os.fsdecode(folder + b"/" + name)
-        except FileNotFoundError:
-            continue
 
 
 def _is_note(folder: bytes, name: bytes) -> bool:
-    if name.startswith(b".") and name.endswith(b".tmp"):
-        return True
-    return folder == b"ledger/removing" or (folder.startswith(b"builds/") and name in _NOTES)
+    return folder == b"ledger/removing" or (name.startswith(b".") and name.endswith(b".tmp"))
 
 
 def _doom(store: Store, now: int, grace_s: int) -> Iterator[bytes]:
     """The names of what waited in trash/ for `grace_s` seconds: from here on it has no way back."""
-    with store.folder(b"trash") as trash:
-        for name, _ in store.disk.names(trash):
-            if name.endswith(_DELETING):
-                yield name
-                continue
-            match = _WAITING.fullmatch(name)
-            if match is None or now - int(match.group(3)) < grace_s:
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                store.disk.rename(name, name + _DELETING, trash, trash)
-                yield name + _DELETING
+    trash = store.folder(b"trash")
+    for name, _ in store.listed(b"trash"):
+        if name.endswith(_DELETING):
+            yield name
+            continue
+        match = _WAITING.fullmatch(name)
+        if match is None or now - int(match.group(3)) < grace_s:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            store.disk.rename(name, name + _DELETING, trash, trash)
+            yield name + _DELETING
 
 
 def _delete(store: Store, doomed: list[bytes]) -> Iterator[str]:
-    with store.folder(b"trash") as trash:
-        for name in doomed:
-            remove_tree(store.disk, name, trash)
-            yield f"trash/{os.fsdecode(name[: -len(_DELETING)])}"
+    for name in doomed:
+        remove_tree(store.disk, name, store.folder(b"trash"))
+        yield f"trash/{os.fsdecode(name[: -len(_DELETING)])}"
 
 
 def _delete_packs(store: Store, now: int, grace_s: int) -> Iterator[str]:
     """Packs that no index and no publish in flight names, once they are old enough."""
     used = _used_packs(store)
-    with store.folder(b"packs") as packs, store.folder(b"trash") as trash:
-        for name, _ in store.disk.names(packs):
-            if _TOKEN.fullmatch(name) is None or os.fsdecode(name) in used:
+    packs, trash = store.folder(b"packs"), store.folder(b"trash")
+    for name, _ in store.listed(b"packs"):
+        if _TOKEN.fullmatch(name) is None or os.fsdecode(name) in used:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if now - int(store.disk.stat(name, packs).st_mtime) < grace_s:
                 continue
-            with contextlib.suppress(FileNotFoundError):
-                if now - int(store.disk.stat(name, packs).st_mtime) < grace_s:
-                    continue
-                doomed = b"pack.%s.%d%s" % (name, now, _DELETING)
-                store.disk.rename(name, doomed, packs, trash)
-                store.disk.unlink(doomed, trash)
-                yield f"packs/{os.fsdecode(name)}"
+            doomed = b"pack.%s.%d%s" % (name, now, _DELETING)
+            store.disk.rename(name, doomed, packs, trash)
+            store.disk.unlink(doomed, trash)
+            yield f"packs/{os.fsdecode(name)}"
 
 
 def _used_packs(store: Store) -> set[str]:
@@ -186,32 +183,25 @@ def _used_packs(store: Store) -> set[str]:
     then nobody knows, and nothing is removed."""
     used: set[str] = set()
     for folder in (b"incoming", b"builds", b"trash"):  # the way that a build goes
-        with store.folder(folder) as above:
-            for name, kind in store.disk.names(above):
-                if kind == "d" and not (folder == b"trash" and name.endswith(_DELETING)):
-                    used |= _packs_of(store, above, name, published=folder == b"builds")
+        for name, kind in store.listed(folder):
+            if kind == "d" and not (folder == b"trash" and name.endswith(_DELETING)):
+                used |= _packs_of(store, folder, name)
     return used
 
 
-def _packs_of(store: Store, above: int, name: bytes, *, published: bool) -> set[str]:
-    """What a build needs by its index. What is no build any more, or not yet, needs what it names
-    in `uses`; its index may be torn."""
-    used: set[str] = set()
+def _packs_of(store: Store, folder: bytes, name: bytes) -> set[str]:
+    """The packs of a published build, or all that one in flight or in trash/ may need."""
+    published = folder == b"builds"
     try:
-        fd = store.disk.open_directory(name, above)
+        fd = store.disk.open_directory(name, store.folder(folder))
     except FileNotFoundError:
-        return used
+        return set()
     try:
-        if not published:
-            with contextlib.suppress(FileNotFoundError):
-                used |= set(read_file(store.disk, b"uses", fd).decode("ascii", "replace").split())
-        used |= set(read_index(store.disk, fd).packs)
+        return packs_named(store.disk, fd, complete=published)
     except Mismatch as error:
-        if published:
-            raise Mismatch(
-                f"{os.fsdecode(name)} has a damaged index, so nobody knows which packs it needs: "
-                f"no pack was removed. Publish that build again, or remove it. ({error})"
-            ) from None
+        raise Mismatch(
+            f"{os.fsdecode(name)} has a damaged index, so nobody knows which packs it needs: "
+            f"no pack was removed. Publish that build again, or remove it. ({error})"
+        ) from None
     finally:
         os.close(fd)
-    return used

@@ -245,7 +245,8 @@ class _Demo:
         """Change one byte of the edited page, where the store keeps it."""
         edited = workflow.diff(FIRST, SECOND, config=self.config).changed[0][1]
         index = Index.parse((self.store / "builds" / SECOND / "index").read_bytes())
-        place = index.places[edited.digest]
+        manifest = workflow.show(SECOND, config=self.config).manifest
+        place = index.of(manifest.files)[edited.digest]
         at = place.offset + place.length // 2
         with (self.store / "packs" / place.pack).open("r+b") as pack:
             pack.seek(at)
@@ -299,7 +300,7 @@ class _Demo:
         return moved + (result.copied_bytes + self._agent_bytes() if result else 0)
 
     def _record_bytes(self, id: str) -> int:
-        """The build's manifest, index, times and build.json."""
+        """The build's manifest, index and build.json."""
         return sum(file.stat().st_size for file in (self.store / "builds" / id).iterdir())
 
     def _agent_bytes(self) -> int:

@@ -29,10 +29,12 @@ def read_file(disk: Disk, path: AnyPath, at: int | None = None, *, most: int = 1
 
 
 def write_file(
-    disk: Disk, path: AnyPath, data: bytes, at: int | None = None, mode: int = 0o644
-) -> None:
-    """A new small file, durable; its name is durable only after a sync of the directory."""
-    with written(disk, disk.create(path, mode, at)) as fd:
+    disk: Disk, path: AnyPath, data: bytes, at: int | None = None, mode: int = 0o644, *,
+    private: bool = False,
+) -> None:  # fmt: skip
+    """A new small file, durable; its name is durable only after a sync of the directory. `private`
+    as in `Disk.create`."""
+    with written(disk, disk.create(path, mode, at, private=private)) as fd:
         disk.write(fd, data)
         disk.sync(fd)
 
@@ -43,7 +45,7 @@ def replace_file(disk: Disk, path: bytes, data: bytes, at: int, token: str) -> N
     Never rewritten in place: on NFS the other machines would go on seeing the old attributes.
     """
     temporary = b".%s.%s.tmp" % (path, token.encode())
-    write_file(disk, temporary, data, at)
+    write_file(disk, temporary, data, at, private=True)
     disk.rename(temporary, path, source_at=at, at=at)
     disk.sync(at)
 

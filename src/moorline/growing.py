@@ -21,12 +21,18 @@ from moorline.manifest import LINK, Entry
 class NewTree:
     """A tree that grows below the open, empty directory `root`. Entries come in sorted order.
 
-    `owner` is (uid, gid) for everything made, None for whoever runs this.
+    `owner` is (uid, gid) for everything made, None for whoever runs this. In a `private` tree
+    nobody else can put a link in the way, because its root lets nobody in: names are then paths
+    from the root, and no directory has to be opened to make what is in it.
     """
 
-    def __init__(self, disk: Disk, root: int, owner: Optional[tuple[int, int]] = None) -> None:
+    def __init__(
+        self, disk: Disk, root: int, owner: Optional[tuple[int, int]] = None, *,
+        private: bool = False,
+    ) -> None:  # fmt: skip
         self.disk = disk
         self.owner = owner
+        self._private = private
         self._descent = Descent(disk, root)
         self._modes: list[Entry] = []
         self._umask = os.umask(0o022)
@@ -43,7 +49,9 @@ class NewTree:
         self._descent.close()
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
-        """The open directory that holds `path`, and the last name of it."""
+        """An open directory, and the name of `path` from there."""
+        if self._private:
+            return self._descent.root, path
         directory, _, name = path.rpartition(b"/")
         return self._descent.enter(directory or b"."), name
 

@@ -33,11 +33,13 @@ MAX_PATH_BYTES = 4095
 MAX_LINK_BYTES = 4080  # EFS; Linux itself takes 4,095 (EFS user guide, limits)
 
 FILE, DIRECTORY, LINK = "f", "d", "l"
+_NO_NAMES = frozenset({b"", b".", b".."})
 
 _UNSAFE = re.compile(rb"[^\x21-\x24\x26-\x7e]")
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
-_LINE = re.compile(
-    rb"([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) ([\x21-\x7e]+)(?: ([\x21-\x7e]+))?"
+_LINES = re.compile(
+    rb"^([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) ([\x21-\x7e]+)(?: ([\x21-\x7e]+))?$",
+    re.MULTILINE,
 )
 
 
@@ -103,7 +105,9 @@ class Manifest:
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Manifest:
         """The manifest of `entries`, in any order. Raises Mismatch when they are not a tree."""
-        manifest = cls(tuple(sorted(entries, key=lambda e: (e.path != b".", e.path))))
+        ordered = sorted(entries)  # by path: no two are the same
+        ordered.sort(key=_is_below)
+        manifest = cls(tuple(ordered))
         _check(manifest.entries)
         return manifest
 
@@ -126,7 +130,7 @@ class Manifest:
             )
         if not text.endswith(b"\n"):
             raise Mismatch("the manifest is cut off: its last line has no end.")
-        entries = tuple(map(_entry, text[len(HEADER) : -1].split(b"\n")))
+        entries = _entries(text)
         _check(entries)
         manifest = cls(entries)
         if not digest and manifest.text != text:
@@ -136,13 +140,16 @@ class Manifest:
 
     @cached_property
     def text(self) -> bytes:
-        lines = [HEADER]
-        for path, kind, mode, size, digest, target in self.entries:
-            tail = b" " + escape(target) if kind == LINK else b""
-            lines.append(
-                b"%s %o %d %s %s%s\n"
-                % (kind.encode(), mode, size, (digest or "-").encode(), escape(path), tail)
-            )
+        lines, paths = [HEADER], [entry.path for entry in self.entries]
+        if _UNSAFE.search(b"".join(paths)):
+            paths = list(map(escape, paths))
+        for path, (_, kind, mode, size, digest, target) in zip(paths, self.entries):
+            if kind == FILE:
+                lines.append(b"f %o %d %b %b\n" % (mode, size, digest.encode(), path))
+            elif kind == DIRECTORY:
+                lines.append(b"d %o 0 - %b\n" % (mode, path))
+            else:
+                lines.append(b"l %o %d - %b %b\n" % (mode, size, path, escape(target)))
         return b"".join(lines)
 
     @cached_property
@@ -164,48 +171,81 @@ class Manifest:
         return {entry.path: entry for entry in self.entries}
 
 
-def _entry(line: bytes) -> Entry:
-    match = _LINE.fullmatch(line)
-    if match is None:
-        raise Mismatch(f"the manifest has a line that is none: {shown(line[:100])!r}.")
-    kind, mode, size, digest, path, target = match.groups()
-    return Entry(
-        unescape(path),
-        kind.decode(),
-        int(mode, 8),
-        int(size),
-        "" if digest == b"-" else digest.decode(),
-        b"" if target is None else unescape(target),
-    )
+def _is_below(entry: Entry) -> bool:
+    """Whether an entry comes after the root, which is the first whatever its name sorts after."""
+    return entry.path != b"."
+
+
+def file_lines(text: bytes) -> list[bytes]:
+    """The lines of a manifest's text that are files. Two builds have the same file at a path
+    exactly where they have the same line."""
+    return [line for line in text.split(b"\n") if line.startswith(b"f ")]
+
+
+def _entries(text: bytes) -> tuple[Entry, ...]:
+    """All lines after the header, each of which has to be one. All at once: a text may have
+    100,000 lines, and a call for each would take longest of all."""
+    fields = _LINES.findall(text, len(HEADER))
+    if len(fields) != text.count(b"\n") - 1:
+        lines = text[len(HEADER) : -1].split(b"\n")
+        wrong = next(line for line in lines if not _LINES.fullmatch(line))
+        raise Mismatch(f"the manifest has a line that is none: {shown(wrong[:100])!r}.")
+    if b"%" in text:
+        fields = [(*most, unescape(path), unescape(link)) for *most, path, link in fields]
+    if not fields:
+        return ()
+    kinds, modes, sizes, digests, paths, targets = zip(*fields)
+    octal = {mode: int(mode, 8) for mode in set(modes)}
+    rows = zip(
+        paths, b"".join(kinds).decode(), (octal[mode] for mode in modes), map(int, sizes),
+        ("" if digest == b"-" else digest.decode() for digest in digests), targets,
+    )  # fmt: skip
+    return tuple(map(Entry._make, rows))
 
 
 def _check(entries: tuple[Entry, ...]) -> None:
     """Refuse whatever is not a tree: these paths are joined to directories on real machines."""
     if not entries or entries[0].path != b"." or entries[0].kind != DIRECTORY:
         raise Mismatch("the manifest does not start with its root directory.")
-    directories = {b"."}
+    _refuse(entries[0], _unsound_fields(entries[0]))
+    directories = {b""}
     last = b""
-    for entry in entries:
-        reason = _unsound(entry, last, directories)
-        if reason:
-            raise Mismatch(f"the manifest has an impossible entry: {entry.shown[:200]}: {reason}.")
-        if entry.kind == DIRECTORY:
-            directories.add(entry.path)
-        last = entry.path
+    for entry in entries[1:]:
+        path, kind, mode, size, digest, target = entry
+        parent, slash, name = path.rpartition(b"/")
+        plain = (
+            last < path and parent in directories and name not in _NO_NAMES
+            and bool(parent) == bool(slash) and len(path) <= MAX_NAME_BYTES and b"\0" not in path
+            and 0 <= mode <= 0o777 and not target
+        )  # fmt: skip
+        if kind == FILE:
+            plain = plain and len(digest) == 64
+        elif kind == DIRECTORY:
+            plain = plain and not size and not digest
+        if not plain or kind == LINK:  # seldom: there may be 100,000 entries
+            _refuse(entry, _unsound(entry, last, directories))
+        if kind == DIRECTORY:
+            directories.add(path)
+        last = path
+
+
+def _refuse(entry: Entry, reason: str) -> None:
+    if reason:
+        raise Mismatch(f"the manifest has an impossible entry: {entry.shown[:200]}: {reason}.")
 
 
 def _unsound(entry: Entry, last: bytes, directories: set[bytes]) -> str:
     path = entry.path
     if path == b".":
-        return "the root stands twice" if last else _unsound_fields(entry)
-    if path <= last and last != b".":
+        return "the root stands twice"
+    if path <= last:
         return "not in order, or twice"
     parent, _, name = path.rpartition(b"/")
     if parent == b"." or path.startswith(b"/"):
         return "not the plain path of its name"
-    if (parent or b".") not in directories:
+    if parent not in directories:
         return "its directory is not listed before it"
-    if name in (b"", b".", b"..") or b"\0" in name:
+    if name in _NO_NAMES or b"\0" in name:
         return "not a name"
     if len(name) > MAX_NAME_BYTES or len(path) > MAX_PATH_BYTES:
         return "the name is too long"

@@ -16,9 +16,9 @@ from typing import Any, Callable, Optional
 from moorline.disk import Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
-from moorline.hashing import Workers, hash_file, pieces, workers
+from moorline.hashing import Workers, hash_buffer, hash_file, pieces, workers
 from moorline.layout import Reader, Times
-from moorline.manifest import FILE, Entry, Manifest
+from moorline.manifest import FILE, Entry, Manifest, file_lines, unescape
 from moorline.scan import Progress
 
 READ_BYTES = 4 << 20
@@ -26,10 +26,12 @@ READ_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Held:
-    """A release that the target holds: its open directory and what should be in it."""
+    """A release that the target holds: its open directory, and the lines of its manifest that are
+    files. They are compared with those of the new build as they are: to parse them would take
+    longer than to link them."""
 
     folder: int
-    manifest: Manifest
+    lines: list[bytes]
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Placed:
 
 
 class Placement:
-    """One build being written into the open, empty directory `root`.
+    """One build being written into the open, empty directory `root`, which lets nobody else in.
 
     `held` are releases of this target, the live one first; `owner` is (uid, gid) or None.
     """
@@ -61,7 +63,8 @@ class Placement:
         self.owner = owner
         self.progress = progress
         self.placed = Placed()
-        self.tree = NewTree(disk, root, owner)
+        self.tree = NewTree(disk, root, owner, private=True)
+        self._uid = owner[0] if owner else os.geteuid()
         self._sources = [Descent(disk, release.folder) for release in held]
         self._found = _found(held, manifest)
         self._here: list[Entry] = []
@@ -128,16 +131,13 @@ class Placement:
             return False
         if not same_file(status, entry, None):
             return False
-        linkable = int(status.st_mtime) == self.times[entry.path] and self._owned(status)
+        same_time = int(status.st_mtime) == self.times[entry.path]
+        linkable = same_time and status.st_uid == self._uid
         if self._clones is not False and entry.size and self._clone(entry, at, name):
             return True
         if linkable and self.tree.hard_link(entry, at, name):
             return True
         return self._copy(entry, at, name)
-
-    def _owned(self, status: os.stat_result) -> bool:
-        owner = self.owner or (os.geteuid(), os.getegid())
-        return status.st_uid == owner[0]
 
     def _clone(self, entry: Entry, at: int, name: bytes) -> bool:
         """Share blocks where the disk can; the first file decides for all."""
@@ -173,7 +173,7 @@ class Placement:
         """A worker's piece: the numbers of files in the new release whose content is wrong."""
 
         def job(index: int) -> list[int]:
-            bad = []
+            bad, buffer = [], hash_buffer()
             with Descent(self.disk, self.root) as descent:
                 for number in runs[index]:
                     entry = held[number]
@@ -183,7 +183,8 @@ class Placement:
                     except FileNotFoundError:
                         continue  # not reused: it is fetched, and hashed then
                     try:
-                        if hash_file(self.disk, fd, entry.size) != (entry.digest, entry.size):
+                        found = hash_file(self.disk, fd, entry.size, buffer)
+                        if found != (entry.digest, entry.size):
                             bad.append(number)
                     finally:
                         os.close(fd)
@@ -250,14 +251,28 @@ class Placement:
 def _found(held: list[Held], manifest: Manifest) -> dict[bytes, tuple[int, bytes]]:
     """For each file that some held release should have: (number of the release, path in it)."""
     found: dict[bytes, tuple[int, bytes]] = {}
+    missing = list(zip(manifest.files, file_lines(manifest.text)))
     for number, release in enumerate(held):
-        by_path = release.manifest.by_path
-        anywhere = {(e.digest, e.mode): e.path for e in reversed(release.manifest.files)}
-        for entry in manifest.files:
-            if entry.path in found:
-                continue
-            if by_path.get(entry.path) == entry:
-                found[entry.path] = (number, entry.path)
-            elif (entry.digest, entry.mode) in anywhere:
-                found[entry.path] = (number, anywhere[entry.digest, entry.mode])
+        lines = set(release.lines)
+        same = [entry.path for entry, line in missing if line in lines]
+        found.update((path, (number, path)) for path in same)
+        missing = [pair for pair in missing if pair[0].path not in found]
+        if not missing:
+            break
+        anywhere = _by_content(release.lines)
+        for entry, line in missing:
+            _, mode, _, digest, _ = line.split(b" ", 4)
+            path = anywhere.get((mode, digest))
+            if path is not None:
+                found[entry.path] = (number, path)
+        missing = [pair for pair in missing if pair[0].path not in found]
+    return found
+
+
+def _by_content(lines: list[bytes]) -> dict[tuple[bytes, bytes], bytes]:
+    """(mode, digest) -> the first path that has them."""
+    found: dict[tuple[bytes, bytes], bytes] = {}
+    for line in lines:
+        _, mode, _, digest, path = line.split(b" ", 4)
+        found.setdefault((mode, digest), unescape(path))
     return found

@@ -20,7 +20,7 @@ from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, Sh
 from moorline.guard import guarded
 from moorline.history import Deploying, previous_of
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import Manifest
+from moorline.manifest import Manifest, file_lines
 from moorline.place import Held, Placed, Placement
 from moorline.scan import Progress, no_progress
 from moorline.settings import same_application
@@ -248,10 +248,10 @@ class Preparation:
         order = sorted(places.values(), key=lambda row: (row.place != current, -row.n))
         try:
             for row in order:
-                manifest = self.target.manifest(row.digest)
-                if manifest is not None and self.target.holds(row.place):
+                text = self.target.manifest_text(row.digest)
+                if text and self.target.holds(row.place):
                     fd = self.disk.open_directory(row.place, self.target.fd)
-                    held.append(Held(fd, manifest))
+                    held.append(Held(fd, file_lines(text)))
             yield held
         finally:
             for release in held:
@@ -380,8 +380,8 @@ class Preparation:
             root = self.disk.open_directory(name, releases)
             try:
                 self.outcome.placed = Placement(
-                    self.disk, root, manifest, opened.times(manifest), opened.reader(), held,
-                    self._owner(), progress,
+                    self.disk, root, manifest, opened.times(manifest),
+                    opened.reader(manifest), held, self._owner(), progress,
                 ).run()  # fmt: skip
             finally:
                 os.close(root)

@@ -1,9 +1,9 @@
 """Publish: a scanned source becomes a build in the store.
 
 The order is the promise. Content and manifest are written into incoming/ and made durable; then a
-sequence number is taken; then times, index and build.json are written; then one rename puts the
-folder into builds/. Before that rename nobody can see the build, after it nobody can see less than
-all of it. Whatever dies on the way leaves only things that no build names.
+sequence number is taken; then the index is completed; then one rename puts the folder into builds/.
+Before that rename nobody can see the build, after it nobody can see less than all of it. Whatever
+dies on the way leaves only things that no build names.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from moorline.build import Build, BuildId
 from moorline.disk import Disk
-from moorline.errors import Conflict, Error, Mismatch
-from moorline.files import read_file, remove_tree, replace_file, write_file
-from moorline.layout import Base, Beat, Draft, Times, Written, file_times
-from moorline.layout.index import read_index
+from moorline.errors import Conflict, Error, Mismatch, NotFound
+from moorline.files import read_file, remove_tree, replace_file, write_file, written
+from moorline.layout import Base, Draft, Times, Written, all_times, base_of, kept_times
+from moorline.layout.index import Index, closing, opening, packs_named, read_index
 from moorline.layout.pack import PackDraft
 from moorline.layout.tree import TreeDraft
+from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.scan import Progress, Source, no_progress
-from moorline.store import OpenBuild, Store, times_text
+from moorline.store import Newest, OpenBuild, Store
 from moorline.verifying import Verified
 
 BEAT_S = 20.0
@@ -41,19 +43,52 @@ class Published:
     already: bool = False
 
 
-@dataclass(frozen=True)
 class Reservation:
-    """A publish in flight: its folder in incoming/, open; `started` by the store's clock."""
+    """A publish in flight: its folder in incoming/, open, and in it the index that it has begun.
 
-    id: BuildId
-    token: str
-    folder: int
-    alive: int
-    started: int
+    That names the packs `named`, which nobody removes then; its time is the heartbeat. `started` is
+    when it was made, by the store's clock.
+    """
 
-    @property
-    def name(self) -> str:
-        return f"{self.id}.{self.token}"
+    def __init__(self, store: Store, id: BuildId, packs: Mapping[str, int]) -> None:
+        self.disk = store.disk
+        self.token = self.disk.token()
+        self.name = f"{id}.{self.token}"
+        self.named = [(self.token, 0), *packs.items()]
+        self._beaten = time.monotonic()
+        incoming = store.folder(b"incoming")
+        self.disk.make_directory(self.name, 0o755, incoming)
+        self.folder = self._index = -1
+        try:
+            self.folder = self.disk.open_directory(self.name, incoming)
+            self._index = self.disk.create(b"index", 0o644, self.folder, private=True)
+            self.started = int(os.fstat(self._index).st_mtime)
+            self.disk.write(self._index, opening(dict(self.named)))
+            self.disk.sync(self._index)
+        except BaseException:
+            self.close()
+            with contextlib.suppress(OSError):
+                remove_tree(self.disk, os.fsencode(self.name), incoming)
+            raise
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten > BEAT_S:
+            self._beaten = now
+            self.disk.set_times(self._index)
+
+    def complete(self, index: Index) -> None:
+        """Append the rest of the index; durable when this returns."""
+        with written(self.disk, self._index) as fd:
+            self._index = -1
+            self.disk.write(fd, closing(self.named, index))
+            self.disk.sync(fd)
+
+    def close(self) -> None:
+        for fd in (self._index, self.folder):
+            if fd >= 0:
+                os.close(fd)
+        self._index = self.folder = -1
 
 
 class Publisher:
@@ -63,6 +98,26 @@ class Publisher:
         self.store = store
         self.disk: Disk = store.disk
         self.progress = progress
+        self._ids: Optional[list[BuildId]] = None
+        self._newest = Newest(0, 0)
+
+    def look(self) -> None:
+        """Read what the next build comes after: may be done while the source is hashed."""
+        self.close()
+        self._ids = self.store.ids()
+        self._newest = self.store.newest(self._ids)
+
+    def close(self) -> None:
+        """Forget what was looked up."""
+        if self._newest.base is not None:
+            os.close(self._newest.base.folder)
+        self._ids, self._newest = None, Newest(0, 0)
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def publish(
         self, source: Source, id: BuildId, *, revision: str = "", tool: str = ""
@@ -71,128 +126,100 @@ class Publisher:
 
         Raises Conflict when `id` has other content.
         """
-        if id in self.store.ids():
-            return self._complete(source, id, revision, tool)
-        reservation = self._reserve(id)
+        if self._ids is None:
+            self.look()
         try:
-            build: Optional[Build]
-            build, written = self._write(reservation, source, revision, tool)
-            try:
-                self._commit(reservation)
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise
-                build = None  # another publish was faster
+            if id in (self._ids or ()):
+                return self._complete(source, id, revision, tool)
+            return self._publish(source, id, revision, tool)
+        finally:
+            self.close()
+
+    def _publish(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:
+        base = self._newest.base
+        reservation = Reservation(self.store, id, base.packs if base else {})
+        try:
+            planned = _planned(id, source, reservation.token, revision, tool)
+            build, written = self._write(reservation, source, planned)
+            committed = self._commit(reservation, build)
         except BaseException:
             self._abandon(reservation)
             raise
-        if build is None:
+        if not committed:  # another publish was faster
             self._abandon(reservation)
             return self._complete(source, id, revision, tool)
-        self._tidy(reservation)
+        try:
+            DirectoryLedger(self.disk, self.store.root).adopt_build(build, reservation.folder)
+        finally:
+            reservation.close()
         return Published(build, written)
 
-    def _reserve(self, id: BuildId) -> Reservation:
-        token = self.disk.token()
-        name = f"{id}.{token}"
-        with self.store.folder(b"incoming") as incoming:
-            self.disk.make_directory(name, 0o755, incoming)
-            folder = -1
-            try:
-                folder = self.disk.open_directory(name, incoming)
-                alive = self.disk.create(b"alive", 0o644, folder)
-            except BaseException:
-                if folder >= 0:
-                    os.close(folder)
-                with contextlib.suppress(OSError):
-                    self.disk.remove_directory(name, incoming)
-                raise
-        return Reservation(id, token, folder, alive, int(os.fstat(alive).st_mtime))
-
-    def _beat(self, reservation: Reservation) -> Beat:
-        last = time.monotonic()
-
-        def beat() -> None:
-            nonlocal last
-            if time.monotonic() - last > BEAT_S:
-                last = time.monotonic()
-                self.disk.set_times(reservation.alive)
-
-        return beat
-
     def _write(
-        self, reservation: Reservation, source: Source, revision: str, tool: str
+        self, reservation: Reservation, source: Source, build: Build
     ) -> tuple[Build, Written]:
         """Everything but the rename; durable when this returns."""
-        opened = self.store.newest()
-        try:
-            base = opened.base() if opened else None
-            last = opened.build.created if opened else 0
-            manifest = source.manifest
-            times = file_times(manifest, base, max(reservation.started, last + 1))
-            draft = self._draft(reservation, source, base, times)
-            written = draft.write(self.progress)
-            write_file(self.disk, b"manifest", manifest.text, reservation.folder)
-            sequence, created = self._take_ticket(reservation, last)
-            times = file_times(manifest, base, created)
-            draft.finish(times)
-        finally:
-            if opened is not None:
-                opened.close()
-        build = _build(reservation.id, source, sequence, reservation.token, created, revision, tool)
-        write_file(self.disk, b"times", times_text(manifest, times), reservation.folder)
-        write_file(self.disk, b"build.json", build.text(), reservation.folder)
+        manifest, kept = source.manifest, kept_times(source.manifest, self._newest.base)
+        expected = max(reservation.started, self._newest.created + 1)
+        draft = self._draft(reservation, source, self._newest.base, kept, expected)
+        written = draft.write(self.progress)
+        write_file(self.disk, b"manifest", manifest.text, reservation.folder, private=True)
+        build = self._take_ticket(reservation, build)
+        reservation.complete(draft.finish(all_times(manifest, kept, build.created)))
         self.disk.sync(reservation.folder)
         return build, written
 
     def _draft(
-        self, reservation: Reservation, source: Source, base: Optional[Base], times: Times,
-        distrust: frozenset[str] = frozenset(),
+        self, reservation: Reservation, source: Source, base: Optional[Base], kept: Times,
+        created: int, distrust: frozenset[str] = frozenset(),
     ) -> Draft:  # fmt: skip
-        beat = self._beat(reservation)
         if self.store.layout == "tree":
-            return TreeDraft(self.disk, reservation.folder, source, base, times, beat)
+            return TreeDraft(
+                self.disk, reservation.folder, source, base, kept, created, reservation.beat
+            )
         return PackDraft(
-            self.disk, self.store.root, reservation.folder, reservation.token, source, base,
-            reservation.started, beat, distrust,
+            self.disk, self.store.folder(b"packs"), reservation.folder, reservation.token, source,
+            base, reservation.started, reservation.beat, distrust,
         )  # fmt: skip
 
-    def _commit(self, reservation: Reservation) -> None:
-        """The one moment at which a build begins to exist."""
-        with self.store.folder(b"incoming") as incoming, self.store.folder(b"builds") as builds:
-            self.disk.rename(reservation.name, reservation.id, incoming, builds)
-            self.disk.sync(builds)
-            self.disk.sync(incoming)
-
-    def _tidy(self, reservation: Reservation) -> None:
-        """Notes of the publish that nobody needs once the build is there."""
-        os.close(reservation.alive)
+    def _commit(self, reservation: Reservation, build: Build) -> bool:
+        """The one moment at which a build begins to exist. False when the id is taken by now."""
+        incoming, builds = self.store.folder(b"incoming"), self.store.folder(b"builds")
         try:
-            for name in (b"alive", b"uses", b"ticket"):
-                with contextlib.suppress(OSError):
-                    self.disk.unlink(name, reservation.folder)
-        finally:
-            os.close(reservation.folder)
+            self.disk.rename(reservation.name, build.id, incoming, builds)
+        except FileNotFoundError:  # NFS may have done it, and tried again
+            if not self._committed(build):
+                raise
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            return False
+        self.disk.sync(builds)
+        self.disk.sync(incoming)
+        return True
+
+    def _committed(self, build: Build) -> bool:
+        try:
+            with self.store.open_build(build.id) as opened:
+                return opened.build.token == build.token
+        except (NotFound, Mismatch):
+            return False
 
     def _abandon(self, reservation: Reservation) -> None:
         """Take an unfinished publish away, as well as it goes; a cleaner does the rest."""
-        os.close(reservation.alive)
-        try:
-            with contextlib.suppress(OSError):
-                self._throw_away(reservation, pack=self.store.layout == "pack")
-        finally:
-            os.close(reservation.folder)
+        with contextlib.closing(reservation), contextlib.suppress(OSError):
+            self._throw_away(reservation, pack=self.store.layout == "pack")
 
     def _throw_away(self, reservation: Reservation, *, pack: bool = False) -> None:
-        """Remove the folder of a publish, and its pack. The heartbeat must be closed: of a file
+        """Remove the folder of a publish, and its pack. The index must be closed before: of a file
         that is open NFS keeps a hidden one, and the folder would not go."""
+        reservation.close()
         name = f"{reservation.name}.{reservation.started}.deleting"
-        with self.store.folder(b"incoming") as incoming, self.store.folder(b"trash") as trash:
-            self.disk.rename(reservation.name, name, incoming, trash)
-            if pack:
-                with contextlib.suppress(FileNotFoundError), self.store.folder(b"packs") as packs:
-                    self.disk.unlink(reservation.token, packs)
-            remove_tree(self.disk, os.fsencode(name), trash)
+        incoming, trash = self.store.folder(b"incoming"), self.store.folder(b"trash")
+        self.disk.rename(reservation.name, name, incoming, trash)
+        if pack:
+            with contextlib.suppress(FileNotFoundError):
+                self.disk.unlink(reservation.token, self.store.folder(b"packs"))
+        remove_tree(self.disk, os.fsencode(name), trash)
 
     def _complete(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:
         """The same build again: verify what is stored, and mend it from the source."""
@@ -211,13 +238,13 @@ class Publisher:
     def _restore_record(
         self, source: Source, id: BuildId, revision: str, tool: str, damage: Mismatch
     ) -> None:
-        """Write build.json anew: the manifest says whether it is the same content, the ticket of
-        the build's publish says the rest. Raises `damage` when they do not."""
-        with self.store.folder(b"builds") as builds:
-            try:
-                folder = self.disk.open_directory(id, builds)
-            except OSError:
-                raise damage from None
+        """Write build.json anew, when the manifest says that it is the same content: from the
+        ledger or the ticket; where they were damaged with it, which are the same file, the build
+        gets a new number. Raises `damage` when there is no manifest either."""
+        try:
+            folder = self.disk.open_directory(id, self.store.folder(b"builds"))
+        except OSError:
+            raise damage from None
         try:
             try:
                 manifest = Manifest.parse(
@@ -226,15 +253,35 @@ class Publisher:
             except (OSError, Mismatch):
                 raise damage from None
             _refuse_other_content(id, manifest.digest, source)
-            tickets = ((n, self.store.read_ticket(n)) for n, _ in self.store.tickets())
-            mine = ((n, ticket) for n, ticket in tickets if ticket is not None and ticket[1] == id)
-            sequence, ticket = next(mine, (0, None))
-            if ticket is None:
-                raise damage
-            build = _build(id, source, sequence, ticket[0], ticket[2], revision, tool)
-            replace_file(self.disk, b"build.json", build.text(), folder, self.disk.token())
+            build = self._remembered(id, manifest.digest)
+            if build is not None:
+                replace_file(self.disk, b"build.json", build.text(), folder, self.disk.token())
+            else:
+                self._number_anew(source, id, revision, tool, folder)
         finally:
             os.close(folder)
+
+    def _remembered(self, id: BuildId, digest: str) -> Optional[Build]:
+        """What the ledger or a ticket says of a build."""
+        with contextlib.suppress(Error):
+            build = DirectoryLedger(self.disk, self.store.root).build(id)
+            if build is not None and build.digest == digest:
+                return build
+        tickets = map(self.store.read_ticket, self.store.tickets())
+        mine = (t for t in tickets if t is not None and (t.id, t.digest) == (id, digest))
+        return next(mine, None)
+
+    def _number_anew(
+        self, source: Source, id: BuildId, revision: str, tool: str, folder: int
+    ) -> None:
+        reservation = Reservation(self.store, id, {})
+        try:
+            planned = _planned(id, source, reservation.token, revision, tool)
+            self._take_ticket(reservation, planned)
+            self.disk.rename(b"build.json", b"build.json", reservation.folder, folder)
+            self.disk.sync(folder)
+        finally:
+            self._abandon(reservation)
 
     def _mend(self, opened: OpenBuild, source: Source) -> int:
         times = opened.times(source.manifest)
@@ -250,72 +297,79 @@ class Publisher:
                 repaired += 1
             verified = opened.verify(source.manifest, self.progress)
             if verified.problems:
-                reservation = self._reserve(opened.build.id)
-                repaired += self._repair(reservation, opened, source, verified, times)
+                base = self._itself(opened, source)
+                reservation = Reservation(self.store, opened.build.id, base.packs)
+                repaired += self._repair(reservation, opened, source, base, verified, times)
         finally:
             if reservation is not None:
                 self._leave(reservation, opened)
         return repaired
 
+    def _itself(self, opened: OpenBuild, source: Source) -> Base:
+        """A damaged build as what its own repair takes over from."""
+        try:
+            index = read_index(self.disk, opened.folder, len(source.manifest.files))
+            return base_of(opened.folder, source.manifest.text, index)
+        except Mismatch:
+            return Base(opened.folder, {}, {}, {})
+
     def _repair(
-        self, reservation: Reservation, opened: OpenBuild, source: Source, verified: Verified,
-        times: Times,
+        self, reservation: Reservation, opened: OpenBuild, source: Source, base: Base,
+        verified: Verified, times: Times,
     ) -> int:  # fmt: skip
         bad = {problem.path for problem in verified.problems}
         distrust = frozenset(e.digest for e in source.manifest.files if e.shown in bad)
-        base = Base(opened.folder, source.manifest, times)
-        draft = self._draft(reservation, source, base, times, distrust)
-        return opened.reader().repair(draft, verified)
+        draft = self._draft(reservation, source, base, times, opened.build.created, distrust)
+        return opened.reader(source.manifest).repair(draft, verified, times)
 
     def _leave(self, reservation: Reservation, opened: OpenBuild) -> None:
         """Remove the folder of a repair; its pack only when the repair did not come to use it."""
-        os.close(reservation.alive)
-        try:
-            with contextlib.suppress(OSError, Mismatch):
-                unused = self.store.layout == "pack" and (
-                    reservation.token not in read_index(self.disk, opened.folder).packs
-                )
-                self._throw_away(reservation, pack=unused)
-        finally:
-            os.close(reservation.folder)
+        with contextlib.closing(reservation), contextlib.suppress(OSError, Mismatch):
+            unused = self.store.layout == "pack" and (
+                reservation.token not in packs_named(self.disk, opened.folder, complete=True)
+            )
+            self._throw_away(reservation, pack=unused)
 
-    def _take_ticket(self, reservation: Reservation, last: int) -> tuple[int, int]:
+    def _take_ticket(self, reservation: Reservation, planned: Build) -> Build:
         """A sequence number that nobody else has, and a time later than all before it.
 
-        The text is complete before the name exists (a hard link to it), so whoever meets the name
-        can read it; and a link that reports EEXIST after it had succeeded is recognised.
+        The ticket is the build's own record: sequence/<n> is a hard link to build.json. So it is
+        complete before the name exists, and whoever meets the name can read it; and a link that
+        reports EEXIST after it had succeeded is recognised by its token.
         """
+        newest = self._newest
         for _ in range(1000):
-            highest = self.store.tickets()[:1]
-            number = highest[0][0] + 1 if highest else 1
-            before = self.store.read_ticket(highest[0][0]) if highest else None
-            created = max(reservation.started, last + 1, before[2] + 1 if before else 0)
-            text = f"{reservation.token} {reservation.id} {created}\n".encode()
-            with contextlib.suppress(FileNotFoundError):
-                self.disk.unlink(b"ticket", reservation.folder)
-            write_file(self.disk, b"ticket", text, reservation.folder)
-            with self.store.folder(b"sequence") as sequence:
-                try:
-                    self.disk.hard_link(b"ticket", b"%d" % number, reservation.folder, sequence)
-                except FileExistsError:
-                    mine = self.store.read_ticket(number)
-                    if mine is None or mine[0] != reservation.token:
-                        continue
-                self.disk.sync(sequence)
-            return number, created
+            created = max(reservation.started, newest.created + 1)
+            build = replace(planned, sequence=newest.sequence + 1, created=created)
+            write_file(self.disk, b"build.json", build.text(), reservation.folder, private=True)
+            if self._linked(reservation, build):
+                return build
+            self.disk.unlink(b"build.json", reservation.folder)
+            newest = self.store.newest(())
         raise Error("no sequence number to be had: too many publishes at once. Try again.")
 
+    def _linked(self, reservation: Reservation, build: Build) -> bool:
+        sequence = self.store.folder(b"sequence")
+        name = b"%d" % build.sequence
+        try:
+            self.disk.hard_link(b"build.json", name, reservation.folder, sequence)
+        except FileExistsError:
+            mine = self.store.read_ticket(build.sequence)
+            if mine is None or mine.token != build.token:
+                return False
+        self.disk.sync(sequence)
+        return True
 
-def _build(
-    id: BuildId, source: Source, sequence: int, token: str, created: int, revision: str, tool: str
-) -> Build:
+
+def _planned(id: BuildId, source: Source, token: str, revision: str, tool: str) -> Build:
+    """The record of a build, but for what its ticket will say."""
     build = Build(
         id=id,
         digest=source.manifest.digest,
         manifest_bytes=len(source.manifest.text),
-        sequence=sequence,
+        sequence=0,
         token=token,
-        created=created,
+        created=0,
         files=len(source.manifest.files),
         size_bytes=source.manifest.size_bytes,
         revision=revision,

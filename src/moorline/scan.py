@@ -21,6 +21,7 @@ from moorline.hashing import (
     SMALL_BYTES,
     SMALL_FILES,
     Workers,
+    hash_buffer,
     hash_file,
     workers,
 )
@@ -98,9 +99,11 @@ class _Walk:
 
 
 def scan(
-    disk: Disk, root: AnyPath, rules: Rules = Rules(), progress: Progress = no_progress
-) -> Source:
-    """The manifest of the directory `root`.
+    disk: Disk, root: AnyPath, rules: Rules = Rules(), progress: Progress = no_progress, *,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Source:  # fmt: skip
+    """The manifest of the directory `root`. `meanwhile` is called once all names are known, while
+    the workers still hash.
 
     Raises NotFound (no such directory), SourceRefused with every refused path, SourceChanged.
     """
@@ -116,6 +119,7 @@ def scan(
         with _Hashing(disk, fd, progress) as hashing:
             walk = _Walk(disk, rules, linked, hashing.add)
             _walk(walk, fd)
+            meanwhile()
             hashing.finish(walk)
     finally:
         os.close(fd)
@@ -264,8 +268,9 @@ class _Hashing:
             self._pool.put(few[start : start + PIECE_FILES])
 
     def _job(self, piece: list[tuple[bytes, bytes]]) -> list[tuple[int, int, str, str]]:
+        buffer = hash_buffer()
         with Descent(self.disk, self.root) as descent:
-            return [_hash_one(self.disk, descent, directory, name) for directory, name in piece]
+            return [_hash_one(self.disk, descent, *names, buffer) for names in piece]
 
     def finish(self, walk: _Walk) -> None:
         """Add the entries of all files to `walk`, or why they are refused."""
@@ -301,7 +306,7 @@ class _Hashing:
 
 
 def _hash_one(
-    disk: Disk, descent: Descent, directory: bytes, name: bytes
+    disk: Disk, descent: Descent, directory: bytes, name: bytes, buffer: memoryview
 ) -> tuple[int, int, str, str]:
     """(mode, size, digest, problem) of one file; the problem is empty when there is none."""
     try:
@@ -313,7 +318,7 @@ def _hash_one(
             raise
         return 0, 0, "", _CHANGES[0]
     try:
-        digest, size = hash_file(disk, fd, before.st_size)
+        digest, size = hash_file(disk, fd, before.st_size, buffer)
         after = os.fstat(fd)
     finally:
         os.close(fd)
@@ -343,6 +348,8 @@ def _gone(error: OSError, path: bytes) -> Exception:
 
 
 def _refuse_special_bits(walk: _Walk, path: bytes, mode: int) -> None:
+    if not mode & 0o7000:
+        return
     for bit, name in ((stat.S_ISUID, "setuid"), (stat.S_ISGID, "setgid"), (stat.S_ISVTX, "sticky")):
         if mode & bit:
             walk.refuse(path, f"is {name}")

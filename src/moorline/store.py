@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Optional
 
 from moorline.build import Build, BuildId, build_id
-from moorline.disk import DAMAGE, AnyPath, Disk
+from moorline.disk import DAMAGE, AnyPath, Disk, Named
 from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, UnknownFormat
 from moorline.files import make_directories, read_file, replace_file, write_file
-from moorline.layout import LAYOUTS, Base, Reader, Times
+from moorline.layout import LAYOUTS, Base, Reader, Times, read_base
+from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
@@ -38,9 +40,6 @@ FOLDERS = (
     b"settings",
     b"ledger",
 )
-
-_TIMES_HEADER = b"moorline-times 1\n"
-_TICKET = re.compile(rb"([0-9a-f]{16}) ([A-Za-z0-9][A-Za-z0-9._-]{0,99}) ([0-9]{1,12})\n")
 
 
 # -- making and opening a store -------------------------------------------------------------------
@@ -135,6 +134,16 @@ def open_store(disk: Disk, path: AnyPath, *, app: Optional[str] = None) -> Store
         raise
 
 
+@dataclass(frozen=True)
+class Newest:
+    """What the next build comes after: the highest sequence number and time given out (0: none),
+    and the newest build that is there and whole."""
+
+    sequence: int
+    created: int
+    base: Optional[Base] = None
+
+
 class Store:
     """An open store. Nothing in it is trusted but what matches a digest from elsewhere."""
 
@@ -145,9 +154,12 @@ class Store:
         self.app = app
         self.id = id
         self.layout = layout
+        self._folders: dict[bytes, int] = {}
 
     def close(self) -> None:
-        os.close(self.root)
+        for fd in (*self._folders.values(), self.root):
+            os.close(fd)
+        self._folders = {}
 
     def __enter__(self) -> Store:
         return self
@@ -155,12 +167,20 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def folder(self, name: bytes) -> Iterator[int]:
-        """One of the store's folders, open, and not through a link."""
+    def folder(self, name: bytes) -> int:
+        """One of the store's folders, open until the store is closed, and not through a link."""
+        if name not in self._folders:
+            self._folders[name] = self.disk.open_directory(name, self.root)
+        return self._folders[name]
+
+    def listed(self, name: bytes) -> list[Named]:
+        """What a folder holds now. It is opened anew: on NFS only that refreshes what is cached,
+        names once found missing included."""
+        if name not in self._folders:
+            return self.disk.names(self.folder(name))
         fd = self.disk.open_directory(name, self.root)
         try:
-            yield fd
+            return self.disk.names(fd)
         finally:
             os.close(fd)
 
@@ -169,11 +189,10 @@ class Store:
     def ids(self) -> list[BuildId]:
         """The ids of all builds, in no order. Listing also refreshes what NFS has cached."""
         found = []
-        with self.folder(b"builds") as builds:
-            for name, kind in self.disk.names(builds):
-                with contextlib.suppress(ConfigError):
-                    if kind in "d?":
-                        found.append(build_id(os.fsdecode(name)))
+        for name, kind in self.listed(b"builds"):
+            with contextlib.suppress(ConfigError):
+                if kind in "d?":
+                    found.append(build_id(os.fsdecode(name)))
         return found
 
     def builds(self) -> list[Build]:
@@ -189,17 +208,16 @@ class Store:
 
     def open_build(self, id: BuildId) -> OpenBuild:
         """The build `id`. Raises NotFound, or Mismatch when its build.json is damaged."""
-        with self.folder(b"builds") as builds:
-            try:
-                folder = self.disk.open_directory(id, builds)
-            except FileNotFoundError:
-                raise NotFound(
-                    f"no build {id} in the store at {self.path}. 'moorline builds' lists them."
-                ) from None
-            except OSError as error:
-                if error.errno not in DAMAGE:
-                    raise
-                raise Mismatch(f"{self.path}/builds/{id} is no directory: it is damaged.") from None
+        try:
+            folder = self.disk.open_directory(id, self.folder(b"builds"))
+        except FileNotFoundError:
+            raise NotFound(
+                f"no build {id} in the store at {self.path}. 'moorline builds' lists them."
+            ) from None
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            raise Mismatch(f"{self.path}/builds/{id} is no directory: it is damaged.") from None
         where = f"{self.path}/builds/{id}/build.json"
         try:
             build = Build.parse(read_file(self.disk, b"build.json", folder), where)
@@ -214,50 +232,71 @@ class Store:
             raise
         return OpenBuild(self, build, folder)
 
-    def newest(self, most: int = 16) -> Optional[OpenBuild]:
-        """The build with the highest sequence number that is still there and whole."""
-        ids = set(self.ids())
-        for number, _ in self.tickets()[:most] if ids else []:
+    def newest(self, ids: Collection[BuildId], most: int = 16) -> Newest:
+        """What the next build comes after; `ids` are the builds that are listed."""
+        numbers, created = self.tickets(), 0
+        for number in numbers[:most]:
             ticket = self.read_ticket(number)
-            if ticket is None or ticket[1] not in ids:
+            if ticket is None:
                 continue
-            with contextlib.suppress(NotFound, Mismatch, ConfigError):
-                opened = self.open_build(ticket[1])
-                if opened.build.token == ticket[0]:
-                    return opened
-                opened.close()
-        return None
+            created = max(created, ticket.created)
+            base = self._base(ticket) if ticket.id in ids else None
+            if base is not None or not ids:
+                return Newest(numbers[0], created, base)
+        return Newest(numbers[0] if numbers else 0, created)
 
-    def has(self, folder: bytes, name: str) -> bool:
-        """Whether agent/ or settings/ holds `name`."""
-        with self.folder(folder) as fd:
-            return os.fsencode(name) in {named.name for named in self.disk.names(fd)}
+    def _base(self, ticket: Build) -> Optional[Base]:
+        """The build that `ticket` speaks of; None when it is gone, damaged, or another one, which
+        was faster to take the id."""
+        try:
+            folder = self.disk.open_directory(ticket.id, self.folder(b"builds"))
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            return None
+        try:
+            return read_base(self.disk, folder, ticket.digest)
+        except BaseException as error:
+            os.close(folder)
+            damaged = isinstance(error, OSError) and error.errno in DAMAGE
+            if damaged or isinstance(error, Mismatch):
+                return None
+            raise
+
+    def has(self, folder: bytes, name: str, size_bytes: int) -> bool:
+        """Whether agent/ or settings/ holds `name`, as long as it should be."""
+        try:
+            status = self.disk.stat(os.fsencode(name), self.folder(folder))
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
 
     def put(self, folder: bytes, name: str, data: bytes) -> None:
         """Keep `data` in agent/ or settings/ under its own digest; a damaged one is replaced."""
-        with self.folder(folder) as fd:
-            try:
-                if read_file(self.disk, os.fsencode(name), fd, most=len(data)) == data:
-                    return
-            except OSError as error:
-                if error.errno not in DAMAGE:
-                    raise
-            replace_file(self.disk, os.fsencode(name), data, fd, self.disk.token())
+        fd = self.folder(folder)
+        try:
+            if read_file(self.disk, os.fsencode(name), fd, most=len(data)) == data:
+                return
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+        replace_file(self.disk, os.fsencode(name), data, fd, self.disk.token())
 
     def get(self, folder: bytes, name: str, digest: str, *, most: int = 1 << 24) -> bytes:
         """What agent/ or settings/ holds under `name`. Raises Mismatch unless it has `digest`."""
-        with self.folder(folder) as fd:
-            try:
-                data = read_file(self.disk, os.fsencode(name), fd, most=most)
-            except FileNotFoundError:
-                raise NotFound(
-                    f"the store at {self.path} does not hold {folder.decode()}/{name}. "
-                    "Publish the same build again: that completes it."
-                ) from None
-            except OSError as error:
-                if error.errno not in DAMAGE:
-                    raise
-                data = b""
+        try:
+            data = read_file(self.disk, os.fsencode(name), self.folder(folder), most=most)
+        except FileNotFoundError:
+            raise NotFound(
+                f"the store at {self.path} does not hold {folder.decode()}/{name}. "
+                "Publish the same build again: that completes it."
+            ) from None
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            data = b""
         if hashlib.sha256(data).hexdigest() != digest:
             raise Mismatch(
                 f"{self.path}/{folder.decode()}/{name} was changed: its SHA-256 is not the one in "
@@ -267,25 +306,29 @@ class Store:
 
     # -- the order of builds ------------------------------------------------------------------
 
-    def tickets(self) -> list[tuple[int, bytes]]:
+    def tickets(self) -> list[int]:
         """Sequence numbers given out so far, the highest first."""
-        with self.folder(b"sequence") as sequence:
-            names = [named.name for named in self.disk.names(sequence)]
-        return sorted(((int(n), n) for n in names if n.isdigit() and len(n) < 19), reverse=True)
+        names = [named.name for named in self.listed(b"sequence")]
+        return sorted((int(name) for name in names if _is_number(name)), reverse=True)
 
-    def read_ticket(self, number: int) -> Optional[tuple[str, BuildId, int]]:
-        """(token, build id, created) of a sequence number."""
-        with self.folder(b"sequence") as sequence:
-            try:
-                text = read_file(self.disk, b"%d" % number, sequence, most=256)
-            except OSError as error:
-                if error.errno not in DAMAGE:
-                    raise
-                return None
-        match = _TICKET.fullmatch(text)
-        if match is None:
+    def read_ticket(self, number: int) -> Optional[Build]:
+        """The build that a sequence number was given to, whether it came to be or not. None when
+        the ticket is damaged."""
+        name = f"sequence/{number}"
+        try:
+            text = read_file(self.disk, b"%d" % number, self.folder(b"sequence"))
+            build = Build.parse(text, name)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
             return None
-        return match[1].decode(), BuildId(match[2].decode()), int(match[3])
+        except (ConfigError, Mismatch):
+            return None
+        return build if build.sequence == number else None
+
+
+def _is_number(name: bytes) -> bool:
+    return name.isdigit() and len(name) < 19 and not name.startswith(b"0")
 
 
 class OpenBuild:
@@ -295,6 +338,7 @@ class OpenBuild:
         self.store = store
         self.build = build
         self.folder = folder
+        self._index: Optional[Index] = None
 
     def close(self) -> None:
         os.close(self.folder)
@@ -330,42 +374,27 @@ class OpenBuild:
             ) from None
 
     def times(self, manifest: Manifest) -> Times:
-        """The files' times. Not part of the identity: damaged ones are replaced by `created`."""
+        """The files' times. Not part of the identity: without an index it is `created`."""
         try:
-            text = read_file(self.store.disk, b"times", self.folder, most=MAX_MANIFEST_BYTES)
-        except OSError as error:
-            if error.errno not in DAMAGE:
-                raise
-            text = b""
-        return parse_times(text, manifest, self.build.created)
-
-    def base(self) -> Optional[Base]:
-        """This build as what the next one takes over from; None when its manifest is damaged."""
-        try:
-            manifest = self.manifest()
+            rows = self.index(manifest).rows
         except Mismatch:
-            return None
-        return Base(self.folder, manifest, self.times(manifest))
+            return dict.fromkeys((entry.path for entry in manifest.files), self.build.created)
+        return {entry.path: row.time for entry, row in zip(manifest.files, rows)}
+
+    def index(self, manifest: Manifest) -> Index:
+        """What the store says of the manifest's files, read once. Raises Mismatch."""
+        if self._index is None:
+            self._index = read_index(self.store.disk, self.folder, len(manifest.files))
+        return self._index
 
     def verify(self, manifest: Manifest, progress: Progress = no_progress) -> Verified:
         """Read everything the store holds of this build and list what differs."""
-        return self.reader().verify(manifest, progress)
+        return self.reader(manifest).verify(manifest, progress)
 
-    def reader(self) -> Reader:
+    def reader(self, manifest: Manifest) -> Reader:
         if self.store.layout == "pack":
-            return PackReader(self.store.disk, self.store.root, self.folder)
+            packs = self.store.folder(b"packs")
+            return PackReader(
+                self.store.disk, packs, self.folder, lambda: self.index(manifest).of(manifest.files)
+            )
         return TreeReader(self.store.disk, self.folder)
-
-
-def times_text(manifest: Manifest, times: Times) -> bytes:
-    """The file `times`: one number a line, in the order of the manifest's files."""
-    lines = [_TIMES_HEADER, *(b"%d\n" % times[entry.path] for entry in manifest.files)]
-    return b"".join(lines)
-
-
-def parse_times(text: bytes, manifest: Manifest, default: int) -> Times:
-    paths = [entry.path for entry in manifest.files]
-    numbers = text[len(_TIMES_HEADER) :].split() if text.startswith(_TIMES_HEADER) else []
-    if len(numbers) != len(paths) or not all(n.isdigit() and len(n) < 12 for n in numbers):
-        return dict.fromkeys(paths, default)
-    return dict(zip(paths, map(int, numbers)))

@@ -13,6 +13,7 @@ for deploy, rollback and put-back alike: a new link beside it, renamed over it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import socket
@@ -338,13 +339,16 @@ class Target:
 
     def manifest(self, digest: str) -> Optional[Manifest]:
         """A kept manifest, when it is there and right."""
-        text = self.kept(b"manifests", checked_digest(digest, "manifest"))
-        if text is None:
-            return None
+        text = self.manifest_text(digest)
         try:
-            return Manifest.parse(text, digest)
+            return Manifest.parse(text, digest) if text else None
         except Error:
             return None
+
+    def manifest_text(self, digest: str) -> bytes:
+        """The same, not parsed; empty when it is missing or wrong."""
+        text = self.kept(b"manifests", checked_digest(digest, "manifest")) or b""
+        return text if hashlib.sha256(text).hexdigest() == digest else b""
 
     # -- cleaning -----------------------------------------------------------------------------
 

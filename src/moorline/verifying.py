@@ -14,7 +14,7 @@ from typing import Any, Union
 
 from moorline.disk import AnyPath, Descent, Disk
 from moorline.errors import Problem
-from moorline.hashing import SMALL_FILES, hash_file, pieces, workers
+from moorline.hashing import SMALL_FILES, hash_buffer, hash_file, pieces, workers
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, shown
 from moorline.scan import Progress, no_progress
 
@@ -107,6 +107,7 @@ class _Check:
         self.problems: list[Problem] = []
         self.files = 0
         self.bytes = 0
+        self.buffer = hash_buffer()
 
     def differs(self, path: bytes, problem: str) -> None:
         self.problems.append(Problem(shown(path), problem))
@@ -166,7 +167,7 @@ class _Check:
             self.differs(entry.path, f"cannot be opened: {error.strerror}")
             return
         try:
-            digest, size = hash_file(self.disk, fd, entry.size)
+            digest, size = hash_file(self.disk, fd, entry.size, self.buffer)
         finally:
             os.close(fd)
         self.files += 1

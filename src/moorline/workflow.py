@@ -90,8 +90,17 @@ def publish(
     content. With `dry_run` nothing is written: the result tells id, digest and size.
     """
     started = time.monotonic()
-    with translated("publish"), _open(disk, config) as store:
-        scanned = scan(disk, source, _rules(config, store), progress)
+    with (
+        translated("publish"),
+        _open(disk, config) as store,
+        Publisher(store, progress) as publisher,
+    ):
+
+        def meanwhile() -> None:
+            publisher.look()
+            agent_bytes()
+
+        scanned = scan(disk, source, _rules(config, store), progress, meanwhile=meanwhile)
         if id is None:
             id = default_id(environment, scanned.manifest.digest, disk.now())
         name = build_id(id)
@@ -105,13 +114,17 @@ def publish(
         files = _bundle_files(reference, pinned, store, bundle)
         if dry_run:
             return published(name, scanned, Written(0, 0, 0), False, None, 0, started)
-        store.put(b"agent", f"{reference.agent}.pyz", agent)
-        store.put(b"settings", f"{pinned.digest}.json", pinned.text)
+        held = {(b"agent", f"{reference.agent}.pyz"): agent,
+                (b"settings", f"{pinned.digest}.json"): pinned.text}  # fmt: skip
+        for (folder, file), data in held.items():
+            if not store.has(folder, file, len(data)):
+                store.put(folder, file, data)
         revision = environment.get("CODEBUILD_RESOLVED_SOURCE_VERSION", "")
-        done = Publisher(store, progress).publish(
-            scanned, name, revision=revision, tool=f"moorline {__version__}"
-        )
-        _remember(DirectoryLedger(disk, store.root), done.build)
+        done = publisher.publish(scanned, name, revision=revision, tool=f"moorline {__version__}")
+        if done.already:  # then what is damaged is mended, all of it
+            for (folder, file), data in held.items():
+                store.put(folder, file, data)
+            _remember(DirectoryLedger(disk, store.root), done.build)
         size = write_bundle(disk, bundle, files) if bundle and files else 0
         return published(name, scanned, done.written, done.already, bundle, size, started)
 
@@ -150,7 +163,7 @@ def show(id: str, *, config: Config, disk: Disk = DISK) -> ShowResult:
         manifest = opened.manifest()
         packs: tuple[tuple[str, int], ...] = ()
         if store.layout == "pack":
-            packs = tuple(read_index(disk, opened.folder).packs.items())
+            packs = tuple(read_index(disk, opened.folder, len(manifest.files)).packs.items())
         line = build_line(opened.build, True, ledger.targets(), ledger.pins())
         return ShowResult(line, manifest, opened.path, packs)
 
@@ -177,7 +190,14 @@ def export(
         root = disk.open_directory(directory)
         try:
             Placement(
-                disk, root, manifest, opened.times(manifest), opened.reader(), [], None, progress
+                disk,
+                root,
+                manifest,
+                opened.times(manifest),
+                opened.reader(manifest),
+                [],
+                None,
+                progress,
             ).run()
             disk.sync_all(root)
         except BaseException:

@@ -25,7 +25,7 @@ from fakes import CHANGING
 from moorline.disk import AnyPath, Disk
 
 OPERATIONS = (
-    *("open_directory", "names", "stat", "read_link", "open_file", "read"),
+    *("open_directory", "names", "stat", "read_link", "open_file", "read", "read_into"),
     *("create", "append", "write", "sync", "sync_all", "close"),
     *("make_directory", "make_link", "hard_link", "clone", "rename", "unlink", "remove_directory"),
     *("set_mode", "set_owner", "set_times", "lock", "free_bytes", "is_mount"),
@@ -204,7 +204,8 @@ class ActingDisk(WatchedDisk):
 
 
 _READING = {
-    "open_directory", "names", "stat", "read_link", "open_file", "read", "lock", "free_bytes",
+    "open_directory", "names", "stat", "read_link", "open_file", "read", "read_into", "lock",
+    "free_bytes",
     "is_mount",
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from crash.disks import WatchedDisk
 from crash.scenarios import LATER_S, SPECS, Scenario, clean, clean_target
 from moorline import agent
 from moorline.errors import Error
-from moorline.layout.index import read_index
+from moorline.layout.index import packs_named
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
 from moorline.scan import Rules, scan
@@ -129,7 +129,7 @@ def store_litter(world: World) -> list[str]:
         for id in store.ids():
             with store.open_build(id) as opened:
                 if store.layout == "pack":
-                    used |= set(read_index(store.disk, opened.folder).packs)
+                    used |= packs_named(store.disk, opened.folder, complete=True)
         removing = DirectoryLedger(store.disk, store.root).removing()
         found += [f"ledger/removing/{id}" for id in sorted(removing)]
     for folder in ("incoming", "trash"):

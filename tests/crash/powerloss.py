@@ -149,7 +149,7 @@ class JournalDisk(WatchedDisk):
         self.nodes[status.st_dev, status.st_ino] = node
         self.changes.append(Change([(folder, name, node)]))
 
-    def _create(self, path: Any, mode: int, at: int | None) -> None:
+    def _create(self, path: Any, mode: int, at: int | None, private: bool) -> None:
         self._new(path, at, "f")
 
     def _append(self, path: Any, at: int | None) -> None:

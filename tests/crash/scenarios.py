@@ -199,7 +199,7 @@ def litter(world: World) -> None:
     remove("other")(world, Disk())
     stale = world.store / "incoming" / "b.00112233445566aa"
     stale.mkdir()
-    for name in ("alive", "uses", "manifest"):
+    for name in ("index", "manifest"):
         (stale / name).write_text("")
     if world.layout == "pack":
         pack = world.store / "packs" / "00112233445566aa"

@@ -7,15 +7,22 @@ build that was published. Neither is trusted: whoever reads content compares it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Callable, Optional, Protocol
 
-from moorline.manifest import Entry, Manifest
+from moorline.disk import Disk
+from moorline.errors import Mismatch
+from moorline.files import read_file
+from moorline.layout.index import Index, Place, read_index
+from moorline.manifest import Entry, Manifest, file_lines
 from moorline.scan import Progress, Source
 from moorline.verifying import Verified
 
 LAYOUTS = ("pack", "tree")
+_MOST_BASE_BYTES = 64 << 20  # of a manifest: a larger build is not taken over from
+_LEAST_LINE_BYTES = 12
 Times = dict[bytes, int]
 """The modification time of each file by path, in whole seconds by the store's clock: when the path
 got its present content."""
@@ -32,15 +39,17 @@ class Written:
 
 
 class Draft(Protocol):
-    """A build being written into the open folder `staging`; `write` first, then `finish` with the
-    final times."""
+    """A build being written into the open folder `staging`; `write` first, then `finish`."""
 
     staging: int
     source: Source
     times: Times
 
     def write(self, progress: Progress) -> Written: ...
-    def finish(self, times: Times) -> None: ...
+
+    def finish(self, times: Times) -> Index:
+        """Give the files their final times; what the index says of them."""
+        ...
 
 
 class Reader(Protocol):
@@ -57,7 +66,7 @@ class Reader(Protocol):
         """Read every byte and list every difference."""
         ...
 
-    def repair(self, draft: Draft, verified: Verified) -> int:
+    def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
         """Write what `verified` found damaged anew, through `draft`; returns the repairs."""
         ...
 
@@ -68,35 +77,57 @@ Beat = Callable[[], None]
 
 @dataclass(frozen=True)
 class Base:
-    """The newest build of a store, which the next one takes over from: its open folder, what it
-    holds, and the times of its files."""
+    """A build which another takes over from: its open folder, its packs with their sizes, where its
+    contents lie by digest, and the time of each file by its line in the manifest.
+
+    Nothing of it is trusted: a line counts only where the new build has the very same, and a
+    content only as far as it was proved. So lines are not parsed any further.
+    """
 
     folder: int
-    manifest: Manifest
-    times: Times
+    packs: Mapping[str, int]
+    places: Mapping[str, Place]
+    times: Mapping[bytes, int]
 
 
-def unchanged_paths(manifest: Manifest, base: Optional[Base]) -> frozenset[bytes]:
-    """The files that the base build holds under the same path with the same content and mode.
+def base_of(folder: int, manifest: bytes, index: Index) -> Base:
+    """What these two files of the build in `folder` say. Raises Mismatch when it is not sound."""
+    lines = file_lines(manifest)
+    try:
+        fields = [line.split(b" ", 4) for line in lines]
+        places = index.places([(f[3].decode("ascii"), int(f[2])) for f in fields])
+    except (IndexError, ValueError):
+        raise Mismatch("the newest build's manifest is none.") from None
+    times = {line: row.time for line, row in zip(lines, index.rows)}
+    return Base(folder, index.packs, places, times)
+
+
+def read_base(disk: Disk, folder: int, digest: str) -> Base:
+    """The build in the open `folder`. Raises Mismatch when its manifest has another digest, or its
+    index does not fit."""
+    manifest = read_file(disk, b"manifest", folder, most=_MOST_BASE_BYTES)
+    sound = manifest.count(b"\n") * _LEAST_LINE_BYTES <= len(manifest)
+    if not sound or hashlib.sha256(manifest).hexdigest() != digest:
+        raise Mismatch("the newest build's manifest is damaged.")
+    files = manifest.count(b"\nf ")
+    return base_of(folder, manifest, read_index(disk, folder, files))
+
+
+def kept_times(manifest: Manifest, base: Optional[Base]) -> Times:
+    """The times of the files that the base build holds under the same path, with the same content
+    and mode: of those whose lines in both manifests are the same.
 
     Only these keep their time and may be linked. A content that moved to another path does not take
     its time along: that path may have had other content of the same size and time in an earlier
-    build, and a browser that saw it would be told "304 Not Modified".
+    build, and a browser that saw it would be told "304 Not Modified". Changed content never keeps
+    its time, for the same reason: nginx tells versions apart by time and size.
     """
     if base is None:
-        return frozenset()
-    before = {(e.path, e.digest, e.mode) for e in base.manifest.files}
-    return frozenset(e.path for e in manifest.files if (e.path, e.digest, e.mode) in before)
+        return {}
+    pairs = zip(manifest.files, file_lines(manifest.text))
+    return {entry.path: base.times[line] for entry, line in pairs if line in base.times}
 
 
-def file_times(manifest: Manifest, base: Optional[Base], created: int) -> Times:
-    """The time of each file of a build: the base's where path and content stayed, else `created`.
-
-    So unchanged content keeps its time across builds, and changed content never does: a web
-    server's validators (nginx: time and size) tell them apart even when a source has one time for
-    everything.
-    """
-    if base is None:
-        return dict.fromkeys((e.path for e in manifest.files), created)
-    kept, old = unchanged_paths(manifest, base), base.times
-    return {e.path: old[e.path] if e.path in kept else created for e in manifest.files}
+def all_times(manifest: Manifest, kept: Times, created: int) -> Times:
+    """The time of each file: the one that it keeps, else the build's `created`."""
+    return {entry.path: kept.get(entry.path, created) for entry in manifest.files}

@@ -1,33 +1,54 @@
-"""Where the contents of a build lie in packs: the file builds/<id>/index.
+"""What a store knows of a build's files beside their identity: the file builds/<id>/index.
 
     moorline-index 1
     pack <token> <bytes>
-    <digest> <pack number> <offset> <length> <proved>
+    <pack number> <offset> <proved> <time>
 
-`proved` is when the content was last read and found right, in seconds by the store's clock. The
-index is a locator and not trusted; it may be replaced (by rename) to repair or to note a proof.
-Empty contents lie nowhere: their pack number is `-`.
+A row for each file of the manifest, in its order: where its content lies, when that was last read
+and found right, and the file's modification time, which is when its path got its present content;
+both in seconds by the store's clock. The pack number is `-` where no pack is needed: for an empty
+file, and for all of layout tree.
+
+A publish begins the file with the packs that it may come to rely on, before it looks at them:
+whoever removes packs reads that first. Until the rest is appended, the file's own time is the
+heartbeat of the publish. Packs that no row names are then passed over.
+
+The index is not trusted, and may be replaced (by rename) to repair or to note a proof.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from moorline.disk import DAMAGE, Disk
 from moorline.errors import Mismatch
 from moorline.files import read_file
+from moorline.manifest import Entry
 
 HEADER = b"moorline-index 1\n"
-MAX_INDEX_BYTES = 256 << 20
+NO_PACK = ""
 
-_PACK = re.compile(rb"pack ([0-9a-f]{16}) ([0-9]{1,18})")
-_CONTENT = re.compile(rb"([0-9a-f]{64}) (-|[0-9]{1,2}) ([0-9]{1,18}) ([0-9]{1,18}) ([0-9]{1,18})")
+_PACK = re.compile(rb"pack ([0-9a-f]{16}) ([0-9]{1,18})\n")
+_FIRST_FIELD = re.compile(rb"^[0-9]{1,4} ", re.MULTILINE)
+_MOST_PACKS_BYTES = 1 << 12
+_MOST_ROW_BYTES = 64
+_MOST = (10**18, 10**11, 10**11)  # of offset, proved, time
+
+
+class Row(NamedTuple):
+    """One file; `pack` is a token, or `NO_PACK`."""
+
+    pack: str
+    offset: int
+    proved: int
+    time: int
 
 
 class Place(NamedTuple):
-    """Where one content lies; `pack` is a token, or "" for an empty content."""
+    """Where one content lies."""
 
     pack: str
     offset: int
@@ -37,57 +58,124 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """Content digest -> Place, and the packs with their sizes in bytes."""
+    """The rows of a build, and the size in bytes of each pack that they name."""
 
-    packs: dict[str, int]
-    places: dict[str, Place]
+    packs: Mapping[str, int]
+    rows: Sequence[Row]
 
     @classmethod
-    def parse(cls, text: bytes) -> Index:
-        """Raises Mismatch for a text that is no index, or points outside of its packs."""
-        if not text.startswith(HEADER) or not text.endswith(b"\n"):
-            raise Mismatch("the build's index is damaged or of an unknown format.")
-        packs: dict[str, int] = {}
-        places: dict[str, Place] = {}
-        names: list[str] = []
-        for line in text[len(HEADER) :].split(b"\n")[:-1]:
-            content = _CONTENT.fullmatch(line)
-            if content is not None:
-                digest, number, offset, length, proved = content.groups()
-                pack = "" if number == b"-" else _numbered(names, int(number))
-                place = Place(pack, int(offset), int(length), int(proved))
-                if place.offset + place.length > (packs[pack] if pack else 0):
-                    raise Mismatch("the build's index points outside of a pack.")
-                places[digest.decode()] = place
-                continue
-            match = _PACK.fullmatch(line)
-            if match is None:
-                raise Mismatch("the build's index has a line that is none.")
-            names.append(match.group(1).decode())
-            packs[names[-1]] = int(match.group(2))
-        return cls(packs, places)
+    def parse(cls, text: bytes, files: Optional[int] = None) -> Index:
+        """Raises Mismatch for a text that is no index, or is not of a build of `files` files."""
+        names, sizes, at = _packs(text)
+        if not text.endswith(b"\n"):
+            raise Mismatch("the build's index is cut off.")
+        rows = _rows(text[at:].split(), names)
+        if text.count(b"\n", at) != len(rows):
+            raise Mismatch("the build's index has a row that is none.")
+        if files is not None and len(rows) != files:
+            raise Mismatch(f"the build's index has {len(rows)} rows for {files} files.")
+        used = {row.pack for row in rows}
+        return cls({token: sizes[token] for token in sizes if token in used}, rows)
 
     @property
     def text(self) -> bytes:
-        numbers = {token: number for number, token in enumerate(self.packs)}
-        lines = [HEADER]
-        lines += [b"pack %s %d\n" % (token.encode(), size) for token, size in self.packs.items()]
-        for digest, place in sorted(self.places.items(), key=lambda item: item[1]):
-            number = b"%d" % numbers[place.pack] if place.pack else b"-"
-            lines.append(b"%s %s %d %d %d\n" % (digest.encode(), number, *place[1:]))
-        return b"".join(lines)
+        return opening(self.packs) + closing(list(self.packs.items()), self)
+
+    def places(self, sizes: Iterable[tuple[str, int]]) -> dict[str, Place]:
+        """By content where it lies: `sizes` are digest and size of each file, in the order of the
+        rows. Raises Mismatch when one points outside of its pack."""
+        found: dict[str, Place] = {}
+        for (digest, size), row in zip(sizes, self.rows):
+            if row.pack and row.offset + size > self.packs[row.pack]:
+                raise Mismatch("the build's index points outside of a pack.")
+            if size and not row.pack:
+                continue
+            found[digest] = Place(row.pack, row.offset, size, row.proved)
+        return found
+
+    def of(self, files: Iterable[Entry]) -> dict[str, Place]:
+        """`places` for the files of the build's manifest."""
+        return self.places((entry.digest, entry.size) for entry in files)
 
 
-def _numbered(names: list[str], number: int) -> str:
-    if number >= len(names):
-        raise Mismatch("the build's index names a pack that it does not list.")
-    return names[number]
+def _packs(text: bytes) -> tuple[list[str], dict[str, int], int]:
+    """The packs that a text begins with: names by number, sizes, and where the rows begin. A pack
+    may stand there twice: begun, and finished."""
+    if not text.startswith(HEADER):
+        raise Mismatch("the build's index is damaged or of an unknown format.")
+    names: list[str] = []
+    sizes: dict[str, int] = {}
+    at = len(HEADER)
+    while (match := _PACK.match(text, at, at + 64)) is not None and at < _MOST_PACKS_BYTES:
+        names.append(match.group(1).decode())
+        sizes[names[-1]] = int(match.group(2))
+        at = match.end()
+    return names, sizes, at
 
 
-def read_index(disk: Disk, build: int) -> Index:
-    """The index of the build folder open as `build`. Raises Mismatch, also when there is none."""
+def _rows(fields: Sequence[bytes], names: Sequence[str]) -> list[Row]:
+    """Column by column: a build may have 100,000 files."""
+    tokens = {b"%d" % number: name for number, name in enumerate(names)} | {b"-": NO_PACK}
     try:
-        return Index.parse(read_file(disk, b"index", build, most=MAX_INDEX_BYTES))
+        packs = [tokens[field] for field in fields[0::4]]
+        offsets, proofs, times = (list(map(int, fields[column::4])) for column in (1, 2, 3))
+    except (KeyError, ValueError):
+        raise Mismatch("the build's index has a row that is none.") from None
+    if not len(packs) == len(offsets) == len(proofs) == len(times):
+        raise Mismatch("the build's index has a row that is cut off.")
+    for numbers, most in zip((offsets, proofs, times), _MOST):
+        if numbers and not (min(numbers) >= 0 and max(numbers) < most):
+            raise Mismatch("the build's index has a number that is out of range.")
+    return list(map(Row, packs, offsets, proofs, times))
+
+
+def opening(packs: Mapping[str, int]) -> bytes:
+    """How the index begins: with packs that the rows may name."""
+    return HEADER + _pack_lines(packs.items())
+
+
+def closing(named: Sequence[tuple[str, int]], index: Index) -> bytes:
+    """What completes a file that began with the packs `named`."""
+    more = [pack for pack in index.packs.items() if pack not in named]
+    numbers = {token: b"%d" % number for number, (token, _) in enumerate([*named, *more])}
+    numbers[NO_PACK] = b"-"
+    rows = (b"%s %d %d %d\n" % (numbers[p], at, proved, time) for p, at, proved, time in index.rows)
+    return _pack_lines(more) + b"".join(rows)
+
+
+def _pack_lines(packs: Iterable[tuple[str, int]]) -> bytes:
+    return b"".join(b"pack %s %d\n" % (token.encode(), size) for token, size in packs)
+
+
+def read_index(disk: Disk, build: int, files: int) -> Index:
+    """The index of the build folder open as `build`, of `files` files. Raises Mismatch, also when
+    there is none."""
+    return Index.parse(_read(disk, build, _MOST_PACKS_BYTES + files * _MOST_ROW_BYTES), files)
+
+
+def packs_named(disk: Disk, build: int, *, complete: bool) -> set[str]:
+    """The packs that the index in an open folder names: those of its rows when it is `complete`,
+    else all that it begins with, as far as it was written. Raises Mismatch when a complete one
+    cannot be read."""
+    try:
+        text = _read(disk, build, 1 << 28)
+        names, _, at = _packs(text)
+    except Mismatch:
+        if complete:
+            raise
+        return set()
+    if not complete:
+        return set(names)
+    try:
+        numbers = {int(match.group()) for match in _FIRST_FIELD.finditer(text, at)}
+        return {names[number] for number in numbers}
+    except IndexError:
+        raise Mismatch("the build's index names a pack that it does not list.") from None
+
+
+def _read(disk: Disk, build: int, most: int) -> bytes:
+    try:
+        return read_file(disk, b"index", build, most=most)
     except OSError as error:
         if error.errno not in DAMAGE:
             raise

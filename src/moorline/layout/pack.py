@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Optional
+from typing import Callable, Optional
 
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import write_file, written
 from moorline.layout import Base, Beat, Draft, Times, Written
-from moorline.layout.index import Index, Place, read_index
+from moorline.layout.index import NO_PACK, Index, Place, Row
 from moorline.manifest import Entry, Manifest
 from moorline.packing import PackUse, to_fold
 from moorline.scan import Progress, Source, no_progress, source_content
@@ -29,18 +30,19 @@ REVERIFY_S = 7 * 86400
 
 
 class PackDraft:
-    """Writes the contents that no kept pack holds into packs/<token>, then the index.
+    """Writes the contents that no kept pack holds into packs/<token>.
 
-    `store` and `staging` are open directories; `base` is the newest build, or None; `now` is in
-    seconds by the store's clock. `distrust` are digests not to take over from the base.
+    `packs` and `staging` are open directories; `base` is the newest build, or None, whose packs the
+    index in `staging` names by now: so a pack that is found stays. `now` is in seconds by the
+    store's clock. `distrust` are digests not to take over from the base.
     """
 
     def __init__(
-        self, disk: Disk, store: int, staging: int, token: str, source: Source,
+        self, disk: Disk, packs: int, staging: int, token: str, source: Source,
         base: Optional[Base], now: int, beat: Beat, distrust: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self.disk = disk
-        self.store = store
+        self.packs = packs
         self.staging = staging
         self.token = token
         self.source = source
@@ -49,7 +51,7 @@ class PackDraft:
         self.times: Times = {}
         self.repaired = 0
         self.wanted = {entry.digest: entry for entry in source.manifest.files}
-        self._base = _base_index(disk, base)
+        self._base = base or Base(staging, {}, {}, {})
         self._distrust = distrust
 
     def write(self, progress: Progress) -> Written:
@@ -65,41 +67,36 @@ class PackDraft:
         size = max((place.offset + place.length for place in places.values()), default=0)
         if size:
             packs[self.token] = size
-        self.index = Index(packs, {**kept, **places})
+        self._packs, self._places = packs, {**kept, **places}
         fresh = set(new)
         new_files = sum(entry.digest in fresh for entry in self.source.manifest.files)
         taken = len(self.source.manifest.files) - new_files
         return Written(new_files, size, taken, self.repaired)
 
-    def finish(self, times: Times) -> None:
-        write_file(self.disk, b"index", self.index.text, self.staging)
+    def finish(self, times: Times) -> Index:
+        rows = []
+        for entry in self.source.manifest.files:
+            pack, offset, _, proved = self._places[entry.digest]
+            rows.append(Row(pack, offset, proved, times[entry.path]))
+        return Index(self._packs, rows)
 
     def _held(self, progress: Progress) -> dict[str, Place]:
-        """What the base's packs hold of this build: present, long enough, and proved lately.
-
-        The packs are named in `uses` before they are looked at: whoever removes packs reads that
-        file first, so a pack that is found here stays.
-        """
-        names = [self.token, *self._base.packs]
-        write_file(
-            self.disk, b"uses", "".join(f"{name}\n" for name in names).encode(), self.staging
-        )
-        with Packs(self.disk, self.store) as packs:
+        """What the base's packs hold of this build: present, long enough, and proved lately."""
+        with Packs(self.disk, self.packs) as packs:
             whole = {t for t, size in self._base.packs.items() if packs.size(t) >= size}
-            found = {
-                digest: place
-                for digest, place in self._base.places.items()
-                if digest in self.wanted
-                and digest not in self._distrust
-                and (place.pack in whole or not place.pack)
-                and place.length == self.wanted[digest].size
-            }
-            self.repaired += sum(
-                digest in self.wanted and digest not in found for digest in self._base.places
-            )
-            stale = [
-                d for d, place in found.items() if not 0 <= self.now - place.proved < REVERIFY_S
-            ]
+            whole.add(NO_PACK)
+            found = {}
+            for digest, place in self._base.places.items():
+                entry = self.wanted.get(digest)
+                if entry is None:
+                    continue
+                good = place.pack in whole and place.length == entry.size
+                if good and digest not in self._distrust:
+                    found[digest] = place
+                else:
+                    self.repaired += 1
+            oldest = self.now - REVERIFY_S
+            stale = [d for d, place in found.items() if not oldest < place.proved <= self.now]
             return self._prove(packs, found, stale, progress)
 
     def _prove(
@@ -122,31 +119,28 @@ class PackDraft:
     def _write_pack(self, digests: list[str], progress: Progress) -> dict[str, Place]:
         """Contents from the source into packs/<token>, hashed as they are written."""
         entries = sorted(self.wanted[digest] for digest in digests)
-        empty = {e.digest: Place("", 0, 0, self.now) for e in entries if not e.size}
+        empty = {e.digest: Place(NO_PACK, 0, 0, self.now) for e in entries if not e.size}
         entries = [entry for entry in entries if entry.size]
         if not entries:
             return empty
         total = sum(entry.size for entry in entries)
-        packs = self.disk.open_directory(b"packs", self.store)
-        try:
-            with (
-                Descent(self.disk, os.fsencode(self.source.root)) as descent,
-                written(self.disk, self.disk.create(self.token, 0o644, packs)) as fd,
-            ):
-                writer = _PackWriter(self.disk, fd)
-                places = {}
-                for entry in entries:
-                    self.beat()
-                    offset = writer.offset
-                    for chunk in source_content(self.disk, descent, entry):
-                        writer.add(chunk)
-                    places[entry.digest] = Place(self.token, offset, entry.size, self.now)
-                    progress(writer.offset, total, "writing")
-                writer.flush()
-                self.disk.sync(fd)
-            self.disk.sync(packs)
-        finally:
-            os.close(packs)
+        pack = self.disk.create(self.token, 0o644, self.packs, private=True)
+        with (
+            written(self.disk, pack) as fd,
+            Descent(self.disk, os.fsencode(self.source.root)) as descent,
+        ):
+            writer = _PackWriter(self.disk, fd)
+            places = {}
+            for entry in entries:
+                self.beat()
+                offset = writer.offset
+                for chunk in source_content(self.disk, descent, entry):
+                    writer.add(chunk)
+                places[entry.digest] = Place(self.token, offset, entry.size, self.now)
+                progress(writer.offset, total, "writing")
+            writer.flush()
+            self.disk.sync(fd)
+        self.disk.sync(self.packs)
         return {**empty, **places}
 
 
@@ -173,17 +167,7 @@ class _PackWriter:
         self._held, self._size = [], 0
 
 
-def _base_index(disk: Disk, base: Optional[Base]) -> Index:
-    """The newest build's index; an unreadable one only means that everything is written anew."""
-    if base is not None:
-        try:
-            return read_index(disk, base.folder)
-        except Mismatch:
-            pass
-    return Index({}, {})
-
-
-def _uses(packs: dict[str, int], held: dict[str, Place]) -> list[PackUse]:
+def _uses(packs: Mapping[str, int], held: dict[str, Place]) -> list[PackUse]:
     live = dict.fromkeys(packs, 0)
     for place in held.values():
         if place.pack:
@@ -192,11 +176,11 @@ def _uses(packs: dict[str, int], held: dict[str, Place]) -> list[PackUse]:
 
 
 class Packs:
-    """Open packs of a store, each opened once."""
+    """The packs in the open directory `packs`, each opened once."""
 
-    def __init__(self, disk: Disk, store: int) -> None:
+    def __init__(self, disk: Disk, packs: int) -> None:
         self.disk = disk
-        self.directory = disk.open_directory(b"packs", store)
+        self.directory = packs
         self._open: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Packs:
@@ -206,11 +190,18 @@ class Packs:
         for fd, _size in self._open.values():
             if fd >= 0:
                 os.close(fd)
-        os.close(self.directory)
 
     def size(self, token: str) -> int:
-        """The bytes of a pack; -1 when it is missing or no file."""
-        return self._opened(token)[1]
+        """The bytes of a pack; -1 when it is missing or no file. It is not opened for that."""
+        if token in self._open:
+            return self._open[token][1]
+        try:
+            status = self.disk.stat(token, self.directory)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            return -1
+        return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
     def _opened(self, token: str) -> tuple[int, int]:
         if token not in self._open:
@@ -284,22 +275,25 @@ class _Window:
 
 
 class PackReader:
-    """The contents of one published build."""
+    """The contents of one published build; `locate` tells where they lie, or raises Mismatch."""
 
-    def __init__(self, disk: Disk, store: int, build: int) -> None:
+    def __init__(
+        self, disk: Disk, packs: int, build: int, locate: Callable[[], dict[str, Place]]
+    ) -> None:
         self.disk = disk
-        self.store = store
+        self.packs = packs
         self.build = build
+        self._locate = locate
 
     @cached_property
-    def index(self) -> Index:
-        return read_index(self.disk, self.build)
+    def places(self) -> dict[str, Place]:
+        return self._locate()
 
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         wanted = {entry.digest: entry for entry in entries}
         places = []
         for digest, entry in wanted.items():
-            place = self.index.places.get(digest)
+            place = self.places.get(digest)
             if place is None or place.length != entry.size:
                 raise Mismatch(
                     f"the store does not hold the content of {entry.shown}. "
@@ -307,28 +301,28 @@ class PackReader:
                     problems=[Problem(entry.shown, "missing from the build's index")],
                 )
             places.append((place, digest))
-        with Packs(self.disk, self.store) as packs:
+        with Packs(self.disk, self.packs) as packs:
             for digest, chunks in packs.contents(places):
                 yield wanted[digest], chunks
 
     def verify(self, manifest: Manifest, progress: Progress) -> Verified:
         try:
-            index = self.index
+            held = self.places
         except Mismatch:
             return Verified((Problem(".", "the build's index is missing or damaged"),), 0, 0)
         damaged: dict[str, str] = {}
         places, size = [], {entry.digest: entry.size for entry in manifest.files}
         for digest in size:
-            place = index.places.get(digest)
+            place = held.get(digest)
             if place is None or place.length != size[digest]:
                 damaged[digest] = "missing from the build's index"
             else:
                 places.append((place, digest))
         done, total = 0, sum(size.values())
-        with Packs(self.disk, self.store) as packs:
+        with Packs(self.disk, self.packs) as packs:
             for digest, chunks in packs.contents(places):
                 if _digest_of(chunks) != digest:
-                    pack = index.places[digest].pack
+                    pack = held[digest].pack
                     gone = packs.size(pack) < 0 if pack else False
                     damaged[digest] = f"pack {pack} {'is missing' if gone else 'is damaged here'}"
                 done += size[digest]
@@ -338,10 +332,11 @@ class PackReader:
         ]
         return Verified(tuple(sorted(problems)), len(manifest.files), done)
 
-    def repair(self, draft: Draft, verified: Verified) -> int:
+    def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
         draft.write(no_progress)
-        draft.finish({})
-        self.disk.rename(b"index", b"index", draft.staging, self.build)
+        index = draft.finish(times)
+        write_file(self.disk, b"repaired", index.text, draft.staging, private=True)
+        self.disk.rename(b"repaired", b"index", draft.staging, self.build)
         self.disk.sync(self.build)
         self.disk.sync(draft.staging)
         return len(verified.problems)

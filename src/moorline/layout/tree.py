@@ -16,7 +16,8 @@ from typing import Optional
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
-from moorline.layout import Base, Beat, Draft, Times, Written, unchanged_paths
+from moorline.layout import Base, Beat, Draft, Times, Written, all_times
+from moorline.layout.index import NO_PACK, Index, Row
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, unescape
 from moorline.scan import Progress, Source, source_content
 from moorline.verifying import Verified, verify
@@ -25,17 +26,19 @@ READ_BYTES = 4 << 20
 
 
 class TreeDraft:
-    """Writes <staging>/tree. `times` are those that the files get; see `Draft`."""
+    """Writes <staging>/tree. `kept` are the times of the files that did not change since `base`;
+    all others get `created`, unless `finish` says otherwise."""
 
     def __init__(
-        self, disk: Disk, staging: int, source: Source, base: Optional[Base], times: Times,
-        beat: Beat,
+        self, disk: Disk, staging: int, source: Source, base: Optional[Base], kept: Times,
+        created: int, beat: Beat,
     ) -> None:  # fmt: skip
         self.disk = disk
         self.staging = staging
         self.source = source
         self.base = base
-        self.times = times
+        self.kept = kept
+        self.times = all_times(source.manifest, kept, created)
         self.beat = beat
         self._fresh: list[Entry] = []
 
@@ -47,7 +50,6 @@ class TreeDraft:
         self.disk.make_directory(b"tree", 0o755, self.staging)
         total, done, linked = self.source.manifest.size_bytes, 0, 0
         old = self._base_tree()
-        unchanged = unchanged_paths(self.source.manifest, self.base)
         try:
             with (
                 Descent(self.disk, os.fsencode(self.source.root)) as source,
@@ -58,11 +60,7 @@ class TreeDraft:
                     if entry.kind != FILE:
                         tree.add(entry)
                         continue
-                    if (
-                        old is not None
-                        and entry.path in unchanged
-                        and self._linked(tree, old, entry)
-                    ):
+                    if old is not None and self._linked(tree, old, entry):
                         linked += 1
                     else:
                         chunks = source_content(self.disk, source, entry)
@@ -99,7 +97,7 @@ class TreeDraft:
             os.close(fd)
 
     def _linked(self, tree: NewTree, old: Descent, entry: Entry) -> bool:
-        if not entry.size:
+        if not entry.size or entry.path not in self.kept:
             return False
         directory, _, name = entry.path.rpartition(b"/")
         try:
@@ -113,11 +111,15 @@ class TreeDraft:
             return False
         return tree.hard_link(entry, at, name)
 
-    def finish(self, times: Times) -> None:
+    def finish(self, times: Times) -> Index:
         """Give the new files their final time, when another publish took the expected one."""
         moved = [e for e in self._fresh if times[e.path] != self.times[e.path]]
-        if not moved:
-            return
+        if moved:
+            self._set_times(moved, times)
+        rows = [Row(NO_PACK, 0, 0, times[entry.path]) for entry in self.source.manifest.files]
+        return Index({}, rows)
+
+    def _set_times(self, moved: list[Entry], times: Times) -> None:
         with Descent(self.disk, self.staging) as descent:
             for entry in moved:
                 directory, _, name = (b"tree/" + entry.path).rpartition(b"/")
@@ -181,7 +183,7 @@ class TreeReader:
         finally:
             os.close(root)
 
-    def repair(self, draft: Draft, verified: Verified) -> int:
+    def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
         """Replace, one by one and each by a rename, what was found damaged: the tree is being
         served, so no other path may blink."""
         bad = {problem.path for problem in verified.problems}

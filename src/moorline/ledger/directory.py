@@ -36,6 +36,17 @@ class DirectoryLedger:
     def write_build(self, build: Build) -> None:
         self._write(b"builds", build.id, build.text())
 
+    def adopt_build(self, build: Build, folder: int) -> None:
+        """The record of a build that was just published, as a link to its build.json in the open
+        `folder`: complete from the first, and one request on NFS."""
+        name = f"{build.id}.json"
+        with self._folder(b"builds", make=True) as fd:
+            try:
+                self.disk.hard_link(b"build.json", name, folder, fd)
+            except FileExistsError:  # of a build that was removed since; or NFS tried twice
+                replace_file(self.disk, name.encode(), build.text(), fd, self.disk.token())
+            self.disk.sync(fd)
+
     def builds(self) -> list[Build]:
         """Every build ever published, in the order of their sequence."""
         found = [Build.parse(text, where) for where, text in self._read_all(b"builds")]
