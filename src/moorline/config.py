@@ -56,10 +56,11 @@ class Config:
     settings: Settings = field(default_factory=Settings)
     path: str | None = None
 
-    def excluded(self) -> Callable[[str, bool], bool]:
-        """The test (path, is_directory) of the patterns in `exclude`: those of .gitignore."""
+    def excluded(self) -> Callable[[str, bool], bool] | None:
+        """The test (path, is_directory) of the patterns in `exclude`, as in .gitignore; None when
+        there are none."""
         if not self.exclude:
-            return lambda path, is_directory: False
+            return None
         spec = _spec(self.exclude, self.path or CONFIG_NAME)
 
         def matches(path: str, is_directory: bool) -> bool:

@@ -251,21 +251,19 @@ class Placement:
 def _found(held: list[Held], manifest: Manifest) -> dict[bytes, tuple[int, bytes]]:
     """For each file that some held release should have: (number of the release, path in it)."""
     found: dict[bytes, tuple[int, bytes]] = {}
-    missing = list(zip(manifest.files, file_lines(manifest.text)))
+    missing = dict(zip(file_lines(manifest.text), (entry.path for entry in manifest.files)))
     for number, release in enumerate(held):
-        lines = set(release.lines)
-        same = [entry.path for entry, line in missing if line in lines]
-        found.update((path, (number, path)) for path in same)
-        missing = [pair for pair in missing if pair[0].path not in found]
+        same = missing.keys() & release.lines
+        found.update((path, (number, path)) for path in map(missing.pop, same))
         if not missing:
             break
         anywhere = _by_content(release.lines)
-        for entry, line in missing:
+        for line, path in list(missing.items()):
             _, mode, _, digest, _ = line.split(b" ", 4)
-            path = anywhere.get((mode, digest))
-            if path is not None:
-                found[entry.path] = (number, path)
-        missing = [pair for pair in missing if pair[0].path not in found]
+            moved = anywhere.get((mode, digest))
+            if moved is not None:
+                found[path] = (number, moved)
+                del missing[line]
     return found
 
 

@@ -61,7 +61,7 @@ class Rules:
     `.git` or `.env` when they are meant.
     """
 
-    excluded: Callable[[str, bool], bool] = lambda path, is_directory: False
+    excluded: Optional[Callable[[str, bool], bool]] = None
     linked: tuple[str, ...] = ()
     linked_root: Optional[str] = None
     allow: frozenset[str] = frozenset()
@@ -149,7 +149,7 @@ def _walk(walk: _Walk, fd: int) -> None:
                 continue
             except OSError as error:
                 raise _gone(error, path[:-1]) from error
-            todo += _walk_directory(walk, inside, path)
+            todo += reversed(_walk_directory(walk, inside, path))
 
 
 def _walk_directory(walk: _Walk, fd: int, path: bytes) -> list[bytes]:
@@ -160,13 +160,14 @@ def _walk_directory(walk: _Walk, fd: int, path: bytes) -> list[bytes]:
     # The root is made by whoever deploys: mktemp's 0700 must not lock the web server out.
     walk.entries.append(Entry(path[:-1] or b".", DIRECTORY, mode & 0o777 if path else 0o755, 0))
     below = []
-    for named in walk.disk.names(fd):
+    excluded = walk.rules.excluded
+    for named in sorted(walk.disk.names(fd)):  # what comes in order is soon sorted
         here = path + named.name
         if here in walk.linked:
             walk.linked[here] |= named.kind == "d"
-        elif not walk.rules.excluded(os.fsdecode(here), named.kind == "d") and _walk_one(
-            walk, fd, path, named
-        ):
+        elif excluded is not None and excluded(os.fsdecode(here), named.kind == "d"):
+            continue
+        elif _walk_one(walk, fd, path, named):
             below.append(here + b"/")
     return below
 

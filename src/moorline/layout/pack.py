@@ -74,27 +74,32 @@ class PackDraft:
         return Written(new_files, size, taken, self.repaired)
 
     def finish(self, times: Times) -> Index:
-        rows = []
-        for entry in self.source.manifest.files:
-            pack, offset, _, proved = self._places[entry.digest]
-            rows.append(Row(pack, offset, proved, times[entry.path]))
-        return Index(self._packs, rows)
+        files = self.source.manifest.files
+        places = [self._places[entry.digest] for entry in files]
+        rows = map(
+            Row,
+            (place.pack for place in places),
+            (place.offset for place in places),
+            (place.proved for place in places),
+            (times[entry.path] for entry in files),
+        )
+        return Index(self._packs, list(rows))
 
     def _held(self, progress: Progress) -> dict[str, Place]:
         """What the base's packs hold of this build: present, long enough, and proved lately."""
         with Packs(self.disk, self.packs) as packs:
             whole = {t for t, size in self._base.packs.items() if packs.size(t) >= size}
             whole.add(NO_PACK)
-            found = {}
-            for digest, place in self._base.places.items():
-                entry = self.wanted.get(digest)
-                if entry is None:
-                    continue
-                good = place.pack in whole and place.length == entry.size
-                if good and digest not in self._distrust:
-                    found[digest] = place
-                else:
-                    self.repaired += 1
+            wanted = self.wanted
+            found = {d: place for d, place in self._base.places.items() if d in wanted}
+            bad = {
+                d for d, place in found.items()
+                if place.pack not in whole or place.length != wanted[d].size
+            }  # fmt: skip
+            bad |= self._distrust & found.keys()
+            self.repaired += len(bad)
+            for digest in bad:
+                del found[digest]
             oldest = self.now - REVERIFY_S
             stale = [d for d, place in found.items() if not oldest < place.proved <= self.now]
             return self._prove(packs, found, stale, progress)
@@ -168,10 +173,9 @@ class _PackWriter:
 
 
 def _uses(packs: Mapping[str, int], held: dict[str, Place]) -> list[PackUse]:
-    live = dict.fromkeys(packs, 0)
+    live = dict.fromkeys([*packs, NO_PACK], 0)
     for place in held.values():
-        if place.pack:
-            live[place.pack] += place.length
+        live[place.pack] += place.length
     return [PackUse(token, size, live[token]) for token, size in packs.items() if live[token]]
 
 
