@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fakes import CountingDisk, FewLinksDisk
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Error, Mismatch
 from moorline.layout import Draft, Times
-from moorline.manifest import Entry, Manifest, file_lines
+from moorline.manifest import Entry, Manifest
 from moorline.place import Held, Placed, Placement
 from moorline.scan import Progress, no_progress, scan
 from moorline.verifying import Verified, verify
@@ -477,7 +478,9 @@ def place(
     disk = disk or CountingDisk()
     root.mkdir()
     fd = os.open(root, os.O_RDONLY)
-    folders = [Held(os.open(path, os.O_RDONLY), file_lines(kept.text)) for path, kept in held]
+    folders = [
+        Held(os.open(path, os.O_RDONLY), partial(getattr, kept, "text")) for path, kept in held
+    ]
     times = {entry.path: 1_700_000_000 for entry in manifest.files}
     try:
         return Placement(disk, fd, manifest, times, reader, folders, None, no_progress).run()

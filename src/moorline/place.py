@@ -26,12 +26,12 @@ READ_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Held:
-    """A release that the target holds: its open directory, and the lines of its manifest that are
-    files. They are compared with those of the new build as they are: to parse them would take
-    longer than to link them."""
+    """A release that the target holds: its open directory, and what reads the text of its manifest;
+    empty when that is damaged. Its lines are compared with those of the new build as they are: to
+    parse them would take longer than to link the files."""
 
     folder: int
-    lines: list[bytes]
+    manifest: Callable[[], bytes]
 
 
 @dataclass
@@ -253,11 +253,12 @@ def _found(held: list[Held], manifest: Manifest) -> dict[bytes, tuple[int, bytes
     found: dict[bytes, tuple[int, bytes]] = {}
     missing = dict(zip(file_lines(manifest.text), (entry.path for entry in manifest.files)))
     for number, release in enumerate(held):
-        same = missing.keys() & release.lines
+        lines = file_lines(release.manifest())
+        same = missing.keys() & lines
         found.update((path, (number, path)) for path in map(missing.pop, same))
         if not missing:
             break
-        anywhere = _by_content(release.lines)
+        anywhere = _by_content(lines)
         for line, path in list(missing.items()):
             _, mode, _, digest, _ = line.split(b" ", 4)
             moved = anywhere.get((mode, digest))

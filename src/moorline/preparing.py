@@ -12,6 +12,7 @@ import pwd
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Callable, Optional, TypeVar
 
 from moorline.build import Release, TargetRecord
@@ -20,7 +21,7 @@ from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, Sh
 from moorline.guard import guarded
 from moorline.history import Deploying, previous_of
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import Manifest, file_lines
+from moorline.manifest import Manifest
 from moorline.place import Held, Placed, Placement
 from moorline.scan import Progress, no_progress
 from moorline.settings import same_application
@@ -248,10 +249,9 @@ class Preparation:
         order = sorted(places.values(), key=lambda row: (row.place != current, -row.n))
         try:
             for row in order:
-                text = self.target.manifest_text(row.digest)
-                if text and self.target.holds(row.place):
+                if self.target.holds(row.place):
                     fd = self.disk.open_directory(row.place, self.target.fd)
-                    held.append(Held(fd, file_lines(text)))
+                    held.append(Held(fd, partial(self.target.manifest_text, row.digest)))
             yield held
         finally:
             for release in held:

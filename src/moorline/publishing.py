@@ -311,7 +311,7 @@ class Publisher:
             index = read_index(self.disk, opened.folder, len(source.manifest.files))
             return base_of(opened.folder, source.manifest.text, index)
         except Mismatch:
-            return Base(opened.folder, {}, {}, {})
+            return Base(opened.folder, {}, {})
 
     def _repair(
         self, reservation: Reservation, opened: OpenBuild, source: Source, base: Base,

@@ -395,6 +395,9 @@ class OpenBuild:
         if self.store.layout == "pack":
             packs = self.store.folder(b"packs")
             return PackReader(
-                self.store.disk, packs, self.folder, lambda: self.index(manifest).of(manifest.files)
+                self.store.disk,
+                packs,
+                self.folder,
+                lambda wanted: self.index(manifest).of(manifest.files, wanted),
             )
         return TreeReader(self.store.disk, self.folder)

@@ -8,7 +8,7 @@ build that was published. Neither is trusted: whoever reads content compares it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional, Protocol
 
@@ -78,28 +78,27 @@ Beat = Callable[[], None]
 @dataclass(frozen=True)
 class Base:
     """A build which another takes over from: its open folder, its packs with their sizes, where its
-    contents lie by digest, and the time of each file by its line in the manifest.
+    contents lie by digest, the text of its manifest, and the times of its files in that order.
 
-    Nothing of it is trusted: a line counts only where the new build has the very same, and a
-    content only as far as it was proved. So lines are not parsed any further.
+    Nothing of it is trusted: a line of the manifest counts only where the new build has the very
+    same, and a content only as far as it was proved. So lines are not parsed any further.
     """
 
     folder: int
     packs: Mapping[str, int]
     places: Mapping[str, Place]
-    times: Mapping[bytes, int]
+    manifest: bytes = b""
+    times: Sequence[int] = ()
 
 
 def base_of(folder: int, manifest: bytes, index: Index) -> Base:
     """What these two files of the build in `folder` say. Raises Mismatch when it is not sound."""
-    lines = file_lines(manifest)
+    fields = (line.split(b" ", 4) for line in file_lines(manifest))
     try:
-        fields = [line.split(b" ", 4) for line in lines]
-        places = index.places([(f[3].decode("ascii"), int(f[2])) for f in fields])
+        places = index.places((f[3].decode("ascii"), int(f[2])) for f in fields)
     except (IndexError, ValueError):
         raise Mismatch("the newest build's manifest is none.") from None
-    times = {line: row.time for line, row in zip(lines, index.rows)}
-    return Base(folder, index.packs, places, times)
+    return Base(folder, index.packs, places, manifest, [row.time for row in index.rows])
 
 
 def read_base(disk: Disk, folder: int, digest: str) -> Base:
@@ -124,8 +123,9 @@ def kept_times(manifest: Manifest, base: Optional[Base]) -> Times:
     """
     if base is None:
         return {}
+    before = dict(zip(file_lines(base.manifest), base.times))
     pairs = zip(manifest.files, file_lines(manifest.text))
-    return {entry.path: base.times[line] for entry, line in pairs if line in base.times}
+    return {entry.path: before[line] for entry, line in pairs if line in before}
 
 
 def all_times(manifest: Manifest, kept: Times, created: int) -> Times:

@@ -19,7 +19,7 @@ The index is not trusted, and may be replaced (by rename) to repair or to note a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
@@ -81,11 +81,15 @@ class Index:
     def text(self) -> bytes:
         return opening(self.packs) + closing(list(self.packs.items()), self)
 
-    def places(self, sizes: Iterable[tuple[str, int]]) -> dict[str, Place]:
-        """By content where it lies: `sizes` are digest and size of each file, in the order of the
-        rows. Raises Mismatch when one points outside of its pack."""
+    def places(
+        self, sizes: Iterable[tuple[str, int]], wanted: Optional[Container[str]] = None
+    ) -> dict[str, Place]:
+        """By content where it lies, for the digests `wanted` or all: `sizes` are digest and size of
+        each file, in the order of the rows. Raises Mismatch when one points outside of its pack."""
         found: dict[str, Place] = {}
         for (digest, size), row in zip(sizes, self.rows):
+            if wanted is not None and digest not in wanted:
+                continue
             if row.pack and row.offset + size > self.packs[row.pack]:
                 raise Mismatch("the build's index points outside of a pack.")
             if size and not row.pack:
@@ -93,9 +97,11 @@ class Index:
             found[digest] = Place(row.pack, row.offset, size, row.proved)
         return found
 
-    def of(self, files: Iterable[Entry]) -> dict[str, Place]:
+    def of(
+        self, files: Iterable[Entry], wanted: Optional[Container[str]] = None
+    ) -> dict[str, Place]:
         """`places` for the files of the build's manifest."""
-        return self.places((entry.digest, entry.size) for entry in files)
+        return self.places(((entry.digest, entry.size) for entry in files), wanted)
 
 
 def _packs(text: bytes) -> tuple[list[str], dict[str, int], int]:
@@ -118,7 +124,7 @@ def _rows(fields: Sequence[bytes], names: Sequence[str]) -> list[Row]:
     tokens = {b"%d" % number: name for number, name in enumerate(names)} | {b"-": NO_PACK}
     try:
         packs = [tokens[field] for field in fields[0::4]]
-        offsets, proofs, times = (list(map(int, fields[column::4])) for column in (1, 2, 3))
+        offsets, proofs, times = (_numbers(fields[column::4]) for column in (1, 2, 3))
     except (KeyError, ValueError):
         raise Mismatch("the build's index has a row that is none.") from None
     if not len(packs) == len(offsets) == len(proofs) == len(times):
@@ -127,6 +133,12 @@ def _rows(fields: Sequence[bytes], names: Sequence[str]) -> list[Row]:
         if numbers and not (min(numbers) >= 0 and max(numbers) < most):
             raise Mismatch("the build's index has a number that is out of range.")
     return list(map(Row, packs, offsets, proofs, times))
+
+
+def _numbers(fields: Sequence[bytes]) -> list[int]:
+    """Equal fields become one number: most files of a build have one time and one proof."""
+    known = {field: int(field) for field in set(fields)}
+    return [known[field] for field in fields]
 
 
 def opening(packs: Mapping[str, int]) -> bytes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Callable, Optional
 
 from moorline.disk import DAMAGE, Descent, Disk
@@ -51,7 +50,7 @@ class PackDraft:
         self.times: Times = {}
         self.repaired = 0
         self.wanted = {entry.digest: entry for entry in source.manifest.files}
-        self._base = base or Base(staging, {}, {}, {})
+        self._base = base or Base(staging, {}, {})
         self._distrust = distrust
 
     def write(self, progress: Progress) -> Written:
@@ -282,22 +281,19 @@ class PackReader:
     """The contents of one published build; `locate` tells where they lie, or raises Mismatch."""
 
     def __init__(
-        self, disk: Disk, packs: int, build: int, locate: Callable[[], dict[str, Place]]
-    ) -> None:
+        self, disk: Disk, packs: int, build: int,
+        locate: Callable[[Container[str]], dict[str, Place]],
+    ) -> None:  # fmt: skip
         self.disk = disk
         self.packs = packs
         self.build = build
         self._locate = locate
 
-    @cached_property
-    def places(self) -> dict[str, Place]:
-        return self._locate()
-
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         wanted = {entry.digest: entry for entry in entries}
-        places = []
+        held, places = self._locate(wanted), []
         for digest, entry in wanted.items():
-            place = self.places.get(digest)
+            place = held.get(digest)
             if place is None or place.length != entry.size:
                 raise Mismatch(
                     f"the store does not hold the content of {entry.shown}. "
@@ -310,12 +306,12 @@ class PackReader:
                 yield wanted[digest], chunks
 
     def verify(self, manifest: Manifest, progress: Progress) -> Verified:
+        places, size = [], {entry.digest: entry.size for entry in manifest.files}
         try:
-            held = self.places
+            held = self._locate(size)
         except Mismatch:
             return Verified((Problem(".", "the build's index is missing or damaged"),), 0, 0)
         damaged: dict[str, str] = {}
-        places, size = [], {entry.digest: entry.size for entry in manifest.files}
         for digest in size:
             place = held.get(digest)
             if place is None or place.length != size[digest]:
