@@ -41,6 +41,12 @@ format: $(DEV) ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: bench
+# Debian: apt-get install ostree casync restic rsync zip unzip curl fuse3 npm
+#         npm install --prefix build/npm s3rver@3.7.1
+bench: $(DEV) ## measure beside other programs, 45 minutes: docs/benchmarks.md. BENCH='--minutes 45 gatsby'
+	$(BIN)/python -m benchmarks $(BENCH)
+
 wheel: $(DEV) ## build dist/moorline-VERSION-py3-none-any.whl and the source archive
 	$(BIN)/python -m build --no-isolation
 

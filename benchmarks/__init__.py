@@ -5,8 +5,11 @@
     scenario     the steps, and what a contender is
     ours, peers, classic    the contenders
     rounds       all contenders in alternation, several rounds
+    latency      the same on a share with EFS's latency
     growth, week what changes with the number of files, the changed part, and 280 builds
-    report, charts, goals   results -> docs/benchmarks.md and its charts
+    results      results.json
+    goals, claims           what the results say
+    report, tables, curves, charts   results -> docs/benchmarks.md
 
 benchmarks/README.md says how to run it and how to read what comes out.
 """

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 Points = Sequence[tuple[float, float]]
 _COLOURS = ("#0b6e99", "#d9730d", "#6940a5", "#448361", "#787774")
-_LEFT, _TOP, _WIDTH, _HEIGHT = 64, 40, 520, 220
+_LEFT, _TOP, _WIDTH, _HEIGHT = 64, 54, 520, 220
 
 
 def lines(
@@ -27,12 +28,12 @@ def lines(
     return _svg(_LEFT + _WIDTH + 24, _TOP + _HEIGHT + 48, parts)
 
 
-def bars(title: str, unit: str, rows: Mapping[str, float]) -> str:
-    """One bar for each row, the shortest first; the first row of `rows` stands out."""
-    ours, top = next(iter(rows)), max(rows.values())
+def bars(title: str, unit: str, rows: Mapping[str, float], own: str) -> str:
+    """One bar for each row, the shortest first; those whose names begin with `own` stand out."""
+    top = max(rows.values())
     parts = [_text(16, 22, title, "title")]
     for number, (name, value) in enumerate(sorted(rows.items(), key=lambda row: row[1])):
-        y, colour = 36 + 22 * number, _COLOURS[0] if name == ours else "#b8b6b1"
+        y, colour = 36 + 22 * number, _COLOURS[0] if name.startswith(own) else "#b8b6b1"
         width = max(1.0, 300 * value / top)
         parts.append(_text(190, y + 14, name, "right"))
         parts.append(f'<rect x="198" y="{y + 2}" width="{width:.1f}" height="16" fill="{colour}"/>')
@@ -74,7 +75,7 @@ def _y(axis: _Axis, value: float) -> float:
 def _grid(across: _Axis, up: _Axis, x_label: str, y_label: str) -> list[str]:
     bottom, right = _TOP + _HEIGHT, _LEFT + _WIDTH
     parts = [_text(_LEFT + _WIDTH / 2, bottom + 38, x_label, "middle")]
-    parts.append(_text(_LEFT - 8, _TOP - 6, y_label, "right"))
+    parts.append(_text(_LEFT - 8, _TOP - 14, y_label, "right"))
     for tick in up.ticks:
         y = _y(up, tick)
         parts.append(f'<path stroke="#e3e2e0" d="M{_LEFT} {y:.1f}H{right}"/>')
@@ -101,3 +102,9 @@ def _svg(width: float, height: float, parts: Sequence[str]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
     back = f'<rect width="{width}" height="{height}" fill="#fff"/>'
     return "\n".join([head, f"<style>{_STYLE}</style>", back, *parts, "</svg>\n"])
+
+
+def place(docs: Path, name: str, title: str, svg: str) -> str:
+    """Write a chart into the folder; the Markdown that shows it."""
+    (docs / f"{name}.svg").write_text(svg, encoding="utf-8")
+    return f"\n![{title}]({name}.svg)\n"

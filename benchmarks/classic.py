@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -56,20 +56,26 @@ class FolderBucket:
         return command("cp", site.store / name, to, label="get")
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as asked:
+        port: int = asked.getsockname()[1]
+        return port
+
+
 @dataclass(frozen=True)
 class HttpBucket:
     """s3rver (npm): the fastest S3 server at hand for one large object. One connection, as the
     agent uses; no signature is asked for."""
 
-    port: int = 4568
+    port: int = field(default_factory=_free_port)
     name: str = "S3 over HTTP"
     programs: tuple[str, ...] = (S3RVER, "curl")
 
     @contextlib.contextmanager
     def running(self, site: Site) -> Iterator[None]:
         site.store.mkdir(parents=True, exist_ok=True)
-        argv = (S3RVER, "--directory", site.store, "--port", str(self.port), "--silent",
-                "--configure-bucket", "bucket")  # fmt: skip
+        argv = (S3RVER, "--directory", site.store, "--address", "127.0.0.1", "--port",
+                str(self.port), "--silent", "--configure-bucket", "bucket")  # fmt: skip
         server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             _wait_for(self.port, server)
@@ -102,6 +108,7 @@ class Classic:
     """CodeBuild's artifact and CodeDeploy's `files:` section."""
 
     bucket: Bucket
+    slow: bool = True
 
     @property
     def name(self) -> str:

@@ -56,8 +56,8 @@ class Growing:
     def measured(self, command: Command) -> dict[str, Any]:
         return asdict(measure(command, self.work, self.environment))
 
-    def peak_bytes(self, command: Command) -> int:
-        return peak_memory(command, self.work, self.environment)
+    def peak(self, command: Command) -> dict[str, int]:
+        return asdict(peak_memory(command, self.work, self.environment))
 
 
 def grow(work: Path, counts: list[int], rounds: int, say: Say) -> list[dict[str, Any]]:
@@ -95,8 +95,8 @@ def peaks(work: Path, count: int, say: Say) -> list[dict[str, Any]]:
         growing = Growing(work / "growing", layout, clean_environment(work))
         make_flat(growing.tree, count, seed=1)
         for step, command in _memory_steps(growing, count):
-            rows.append({"layout": layout, "files": count, "step": step,
-                         "all_bytes": growing.peak_bytes(command)})  # fmt: skip
+            row = {"layout": layout, "files": count, "step": step}
+            rows.append({**row, **growing.peak(command)})
         clear_away(growing.work)
     return rows
 

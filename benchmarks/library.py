@@ -1,7 +1,7 @@
 """One verb of Moorline's library, run as a program of its own: VERB {"option": ...}.
 
-Only for benchmarks: it also does what no command does, such as forgetting targets so that a build
-may be removed, or switching a hundred times in a row.
+Only what no command does: forgetting targets so that a build may be removed, or switching a hundred
+times in a row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from moorline import workflow
 from moorline.build import build_id
 from moorline.cleaning import clean, remove, store_time
-from moorline.config import Config, load_config
+from moorline.config import load_config
 from moorline.disk import Disk
 from moorline.store import open_store
 from moorline.target import open_target
@@ -32,37 +32,16 @@ def tell(value: object) -> None:
     sys.stdout.flush()
 
 
-def _config(store: str | None = None, target: str | None = None) -> Config:
-    return load_config(flags={"store": store, "target": target})
-
-
 def init(*, store: str, layout: str) -> None:
     workflow.init(store, app="benchmark", layout=layout, folder=str(Path(store).parent))
 
 
-def publish(
-    *, source: str, store: str, id: str, bundle: str | None = None, less: int | None = None
-) -> None:
-    """`less` leaves one file out, another one for each number."""
-    config = _config(store)
-    if less is not None:
-        folder, _, names = next(found for found in os.walk(source) if len(found[2]) > less)
-        left_out = os.path.relpath(os.path.join(folder, sorted(names)[less]), source)
-        config = replace(config, exclude=(f"/{left_out}",))
+def publish_less(*, source: str, store: str, id: str, bundle: str, less: int) -> None:
+    """The source without one file, another one for each number `less`."""
+    paths = sorted(os.path.join(at, name) for at, _, names in os.walk(source) for name in names)
+    left_out = os.path.relpath(paths[less], source)
+    config = replace(load_config(flags={"store": store}), exclude=(f"/{left_out}",))
     workflow.publish(source, config=config, id=id, bundle=bundle)
-
-
-def deploy(*, what: str, store: str, target: str, mode: str) -> None:
-    workflow.deploy(what, config=_config(store, target), target=target, mode=mode)
-
-
-def rollback(*, target: str) -> None:
-    workflow.rollback(config=_config(target=target), target=target)
-
-
-def verify(*, id: str, store: str) -> None:
-    if not all(result.ok for result in workflow.verify(config=_config(store), id=id)):
-        raise SystemExit("the build is damaged")
 
 
 def forget(*, store: str) -> None:
@@ -92,8 +71,8 @@ def switch(*, target: str, times: int) -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    "init": init, "publish": publish, "deploy": deploy, "rollback": rollback, "verify": verify,
-    "forget": forget, "remove": remove_build, "switch": switch,
+    "init": init, "publish_less": publish_less, "forget": forget, "remove": remove_build,
+    "switch": switch,
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 _VERSIONS = {
     "moorline": (str(Path(sys.executable).with_name("moorline")), "--version"),
     "coreutils": ("cp", "--version"),
@@ -50,7 +51,7 @@ class Machine:
             file_system=file_system(work),
             python=platform.python_version(),
             date=time.strftime("%Y-%m-%d", time.gmtime()),
-            versions={name: _version(argv) for name, argv in _VERSIONS.items()},
+            versions={name: _version(argv) for name, argv in _VERSIONS.items()} | _commit(),
         )
 
     def record(self) -> dict[str, Any]:
@@ -74,6 +75,12 @@ def _after(path: str, label: str) -> str:
     except OSError:
         return "unknown"
     return next((line[len(label) :] for line in lines if line.startswith(label)), "unknown")
+
+
+def _commit() -> dict[str, str]:
+    """Which source was measured: `git describe`, with "-dirty" where files differ from it."""
+    described = _version(("git", "-C", str(ROOT), "describe", "--always", "--dirty"))
+    return {} if described in ("absent", "unknown") else {"source": described}
 
 
 def _version(argv: tuple[str, ...]) -> str:

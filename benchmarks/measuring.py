@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from resource import struct_rusage
+from resource import RUSAGE_SELF, getrusage, struct_rusage
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,9 +40,9 @@ class Measured:
     """What a command cost, with the processes that it waited for.
 
     `written_bytes` are the pages made dirty, those of directories and inodes too (/proc/PID/io);
-    `memory_bytes` is the largest resident set of any one of its processes, and never below that of
-    this program, which Linux hands down; `flush_s` is what the disk needed afterwards to make the
-    result durable, and not part of `seconds`.
+    `memory_bytes` is the largest resident set of any one of its processes, and never below
+    `inherited_bytes`, that of this program, which Linux hands down; `flush_s` is what the disk
+    needed afterwards to make the result durable, and not part of `seconds`.
     """
 
     label: str
@@ -51,6 +51,7 @@ class Measured:
     cpu_s: float
     written_bytes: int
     memory_bytes: int
+    inherited_bytes: int = 0
 
     def __add__(self, other: Measured) -> Measured:
         """Both, one after the other."""
@@ -61,6 +62,7 @@ class Measured:
             self.cpu_s + other.cpu_s,
             self.written_bytes + other.written_bytes,
             max(self.memory_bytes, other.memory_bytes),
+            max(self.inherited_bytes, other.inherited_bytes),
         )
 
 
@@ -92,10 +94,15 @@ def measure(command: Command, work: Path, environment: Mapping[str, str]) -> Mea
     written = written_bytes(child.pid)  # of the dead child and all that it waited for
     usage, status = _wait(child)
     _check(command, work, status)
-    cpu_s = usage.ru_utime + usage.ru_stime
     return Measured(
-        command.label, seconds, flush(work), cpu_s, written, usage.ru_maxrss * 1024
-    )  # fmt: skip
+        label=command.label,
+        seconds=seconds,
+        flush_s=flush(work),
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        written_bytes=written,
+        memory_bytes=usage.ru_maxrss * 1024,
+        inherited_bytes=getrusage(RUSAGE_SELF).ru_maxrss * 1024,
+    )
 
 
 def _start(command: Command, work: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -170,7 +177,7 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(0.02):
-            self.peak_bytes = max(self.peak_bytes, _family_bytes(self.pid))
+            self.peak_bytes = max(self.peak_bytes, family_bytes(self.pid))
 
     def end(self) -> int:
         self._ended.set()
@@ -178,22 +185,32 @@ class Sampler(threading.Thread):
         return self.peak_bytes
 
 
-def _family_bytes(pid: int) -> int:
+def family_bytes(pid: int) -> int:
+    """What a process and its descendants have now."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0
     own = int(text.split("\nPss:", 1)[1].split()[0]) * 1024 if "\nPss:" in text else 0
-    return own + sum(_family_bytes(int(child)) for child in children)
+    return own + sum(family_bytes(int(child)) for child in children)
 
 
-def peak_memory(command: Command, work: Path, environment: Mapping[str, str]) -> int:
-    """Run the command once more, only to see how much memory all of it takes together."""
+@dataclass(frozen=True)
+class Peak:
+    """The most memory that a command had: all its processes together, and its largest one."""
+
+    all_bytes: int
+    largest_bytes: int
+
+
+def peak_memory(command: Command, work: Path, environment: Mapping[str, str]) -> Peak:
+    """Run the command only to see how much memory it takes: looking slows it down."""
     child = _start(command, work, environment)
     sampler = Sampler(child.pid)
     sampler.start()
-    _, status = _wait(child)
-    peak_bytes = sampler.end()
+    usage, status = _wait(child)
+    all_bytes = sampler.end()
     _check(command, work, status)
-    return peak_bytes
+    largest_bytes = usage.ru_maxrss * 1024  # by the kernel: no look misses it
+    return Peak(max(all_bytes, largest_bytes), largest_bytes)

@@ -1,8 +1,4 @@
-"""Moorline itself: through its command, or through its library in a fresh interpreter.
-
-Both are a new process for each step. What the command costs more is its own start: click, rich and
-the configuration.
-"""
+"""Moorline itself, through its command: a new process for each step, as a user runs it."""
 
 from __future__ import annotations
 
@@ -33,14 +29,14 @@ def own_program(module: str, *argv: str) -> Command:
 
 @dataclass(frozen=True)
 class Ours(Alone):
-    """A store of one layout; `by` is "command" or "library"."""
+    """A store of one layout."""
 
     layout: str
-    by: str = "command"
+    slow: bool = False
 
     @property
     def name(self) -> str:
-        return f"moorline {self.layout}" + (", library" if self.by == "library" else "")
+        return f"moorline {self.layout}"
 
     @property
     def programs(self) -> tuple[str, ...]:
@@ -56,11 +52,13 @@ class Ours(Alone):
         yield self._copy("copy_new", site, site.target(1), ())
         held = self._deploy(site, "a", site.target(2), "copy")
         yield self._copy("copy", site, site.target(2), (held,))
-        yield Step("rollback", (self._rollback(site.target(2)),), proof=ALL_BYTES)
+        rollback = command(MOORLINE, "rollback", "--target", site.target(2))
+        yield Step("rollback", (rollback,), proof=ALL_BYTES)
         yield self._steady(site)
         if self.layout == "tree":
             yield self._link(site)
-        yield Step("verify", (self._verify(site),), proof="everything stored of B")
+        verify = command(MOORLINE, "verify", "b", "--store", store)
+        yield Step("verify", (verify,), proof="everything stored of B")
         forget = library("forget", store=str(store))
         remove = library("remove", store=str(store), id="a")
         yield Step("remove", (remove,), (forget,), grows=store)
@@ -78,12 +76,18 @@ class Ours(Alone):
         target = site.target(2)
         others = [self._publish_less(site, number, id) for number, id in enumerate("cd")]
         prepare = (*others, self._deploy(site, "c", target, "copy"))
-        return Step("steady", (self._deploy(site, "d", target, "copy"),), prepare, proof=ALL_BYTES)
+        deploy = self._deploy(site, "d", target, "copy")
+        return Step("steady", (deploy,), prepare, proof=ALL_BYTES, slow=True)
 
     def _publish_less(self, site: Site, number: int, id: str) -> Command:
         bundle = str(site.work / f"{id}.zip")
         return library(
-            "publish", source=str(site.b), store=str(site.store), id=id, bundle=bundle, less=number
+            "publish_less",
+            source=str(site.b),
+            store=str(site.store),
+            id=id,
+            bundle=bundle,
+            less=number,
         )
 
     def _link(self, site: Site) -> Step:
@@ -95,35 +99,17 @@ class Ours(Alone):
         )
 
     def _publish(self, site: Site, source: Path, id: str) -> Command:
-        options = {"store": str(site.store), "id": id, "bundle": str(site.work / f"{id}.zip")}
-        if self.by == "library":
-            return library("publish", source=str(source), **options)
         return command(
             MOORLINE, "publish", source, "--id", id, "--store", site.store,
-            "--bundle", options["bundle"],
+            "--bundle", site.work / f"{id}.zip",
         )  # fmt: skip
 
     def _deploy(self, site: Site, id: str, target: Path, mode: str) -> Command:
         bundle = site.work / f"{id}.zip"
-        if self.by == "library":
-            return library(
-                "deploy", what=str(bundle), store=str(site.store), target=str(target), mode=mode
-            )
         return command(
             MOORLINE, "deploy", bundle, "--target", target, "--store", site.store, "--mode", mode
         )
 
-    def _rollback(self, target: Path) -> Command:
-        if self.by == "library":
-            return library("rollback", target=str(target))
-        return command(MOORLINE, "rollback", "--target", target)
 
-    def _verify(self, site: Site) -> Command:
-        if self.by == "library":
-            return library("verify", id="b", store=str(site.store))
-        return command(MOORLINE, "verify", "b", "--store", site.store)
-
-
-def ours(*, by_library: bool = True) -> tuple[Contender, ...]:
-    ways = ("command", "library") if by_library else ("command",)
-    return tuple(Ours(layout, by) for by in ways for layout in ("pack", "tree"))
+def ours() -> tuple[Contender, ...]:
+    return (Ours("pack"), Ours("tree"))

@@ -20,7 +20,9 @@ CHECKSUMS = "find . -type f -print0 | xargs -0 -P2 -n 400 sha256sum"  # T of the
 
 
 class Alone:
-    """A contender that needs nothing beside it."""
+    """A quick contender that needs nothing beside it."""
+
+    slow = False
 
     def running(self, site: Site) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -169,6 +171,7 @@ class Casync(Alone):
 
     name: str = "casync"
     programs: tuple[str, ...] = ("casync",)
+    slow: bool = True
 
     def steps(self, site: Site) -> Iterator[Step]:
         store, one, two = site.store, site.target(1), site.target(2)
@@ -209,6 +212,7 @@ class Restic(Alone):
 
     name: str = "restic"
     programs: tuple[str, ...] = ("restic",)
+    slow: bool = True
 
     def steps(self, site: Site) -> Iterator[Step]:
         prepare = (make_folder(site.target(1), site.target(2)), self._run(site, "init"))

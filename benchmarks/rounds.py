@@ -5,18 +5,19 @@ T is measured before each contender of each round, so that it sees the same mach
 
 from __future__ import annotations
 
+import math
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import (
     Command,
     Failed,
-    Measured,
     clear_away,
     disk_bytes,
     flush,
@@ -46,6 +47,33 @@ class Comparison:
     failed: dict[str, str] = field(default_factory=dict)
     load: list[float] = field(default_factory=list)
 
+    def add(self, other: Comparison) -> None:
+        """What another run of the same pair of builds has found, of other contenders."""
+        for key, contenders in other.steps.items():
+            self.steps.setdefault(key, {}).update(contenders)
+        self.absent |= other.absent
+        self.failed |= other.failed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often: `slow_rounds` for contenders that are slow. After the moment `until`, of the
+    monotonic clock, no new round begins, but for the first. On a `large` build every peer is slow:
+    minutes for each."""
+
+    rounds: int
+    slow_rounds: int
+    until: float = math.inf
+    large: bool = False
+
+    def has(self, contender: Contender, number: int) -> bool:
+        """Whether the contender takes part in this round, counted from 0."""
+        slow = contender.slow or (self.large and not contender.name.startswith("moorline"))
+        return number < (self.slow_rounds if slow else self.rounds)
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.until
+
 
 class Rounds:
     """Compares contenders on one pair of builds below the folder `work`."""
@@ -57,17 +85,20 @@ class Rounds:
         self.found = Comparison()
         self.environment = clean_environment(work)
 
-    def run(self, contenders: Sequence[Contender], count: int) -> Comparison:
+    def run(self, contenders: Sequence[Contender], plan: Plan) -> Comparison:
         present = [c for c in contenders if not self._absent(c)]
-        for number in range(count):
-            turn = number % len(present)
+        for number in range(plan.rounds):
+            if number and plan.is_over():
+                self.say(f"{self.pair.name}: no time for round {number + 1} of {plan.rounds}")
+                break
+            turn = number % max(1, len(present))
             self.found.load.append(os.getloadavg()[0])
             for contender in present[turn:] + present[:turn]:
-                if contender.name in self.found.failed:
-                    continue
-                self.say(f"{self.pair.name}, round {number + 1} of {count}: {contender.name}")
-                self._floor()
-                self._contend(contender, first=number == 0)
+                if plan.has(contender, number) and contender.name not in self.found.failed:
+                    self.say(f"{self.pair.name}, round {number + 1} of {plan.rounds}: "
+                             f"{contender.name}")  # fmt: skip
+                    self._floor()
+                    self._contend(contender, first=number == 0)
         return self.found
 
     def _absent(self, contender: Contender) -> bool:
@@ -79,9 +110,9 @@ class Rounds:
     def _floor(self) -> None:
         site = self._site()
         for step in Floor().steps(site):
-            measured = self._measure(step.commands, site)
-            self.found.floor.append(measured.seconds)
-            self.found.floor_cpu.append(measured.cpu_s)
+            measured = self._sample(step, site)
+            self.found.floor.append(measured["seconds"])
+            self.found.floor_cpu.append(measured["cpu_s"])
         clear_away(site.work)
 
     def _contend(self, contender: Contender, *, first: bool) -> None:
@@ -91,7 +122,7 @@ class Rounds:
                 for step in contender.steps(site):
                     if first or not step.slow:
                         self._step(contender, site, step, check=first)
-        except (Failed, OSError) as error:
+        except (Failed, OSError, subprocess.SubprocessError, AssertionError) as error:
             self.found.failed[contender.name] = str(error)
             self.say(f"FAILED: {contender.name}: {error}")
         finally:
@@ -104,25 +135,27 @@ class Rounds:
         return site
 
     def _step(self, contender: Contender, site: Site, step: Step, *, check: bool) -> None:
-        for command in step.prepare:
-            run(command, site.work, self.environment)
+        self._prepare(step, site)
         before = disk_bytes(step.grows) if step.grows else 0
-        parts = [measure(command, site.work, self.environment) for command in step.commands]
-        whole = sum(parts[1:], parts[0])
-        sample = {k: v for k, v in asdict(whole).items() if k != "label"}
+        sample = self._sample(step, site)
         if step.grows:
             sample["grown_bytes"] = disk_bytes(step.grows) - before
-        if len(parts) > 1:
-            sample["parts"] = {part.label: part.seconds for part in parts}
-        sample["proof"] = step.proof
-        rows = self.found.steps.setdefault(step.key, {}).setdefault(contender.name, [])
-        rows.append(sample)
         if check and step.makes and step.like:
             self._compare(site, step.makes, step.like)
+        for key in (step.key, *step.also):
+            rows = self.found.steps.setdefault(key, {}).setdefault(contender.name, [])
+            rows.append(sample)
 
-    def _measure(self, commands: Iterable[Command], site: Site) -> Measured:
-        parts = [measure(command, site.work, self.environment) for command in commands]
-        return replace(sum(parts[1:], parts[0]), label="")
+    def _prepare(self, step: Step, site: Site) -> None:
+        for command in step.prepare:
+            run(command, site.work, self.environment)
+
+    def _sample(self, step: Step, site: Site) -> dict[str, Any]:
+        parts = [measure(command, site.work, self.environment) for command in step.commands]
+        sample = {k: v for k, v in asdict(sum(parts[1:], parts[0])).items() if k != "label"}
+        if len(parts) > 1:
+            sample["parts"] = {part.label: part.seconds for part in parts}
+        return {**sample, "proof": step.proof}
 
     def _compare(self, site: Site, made: Path, like: Path) -> None:
         """What was deployed has to be the build: a quick contender that did not do it is none."""

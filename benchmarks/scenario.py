@@ -46,6 +46,11 @@ class Site:
     def store(self) -> Path:
         return self.work / "store"
 
+    @property
+    def behind(self) -> Path:
+        """The store, past a mount that makes everybody wait, to prepare and to look at it."""
+        return self.store
+
     def target(self, number: int) -> Path:
         """Target 1 is empty before it gets B; target 2 serves A before; target 3 gets a link."""
         return self.work / f"target-{number}"
@@ -57,7 +62,7 @@ class Step:
 
     `grows` is a folder whose size on disk is compared before and after; `makes` is a folder that
     must be equal to `like` afterwards. `proof` says what was hashed on the way; a `slow` step is
-    measured in one round only.
+    measured in one round only; `also` are steps that would do the very same work.
     """
 
     key: str
@@ -68,16 +73,21 @@ class Step:
     like: Path | None = None
     proof: str = ""
     slow: bool = False
+    also: tuple[str, ...] = ()
 
 
 class Contender(Protocol):
-    """One way to publish and deploy. `programs` have to be installed."""
+    """One way to publish and deploy. `programs` have to be installed; a slow one takes part in
+    fewer rounds."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def programs(self) -> tuple[str, ...]: ...
+
+    @property
+    def slow(self) -> bool: ...
 
     def running(self, site: Site) -> contextlib.AbstractContextManager[None]:
         """What has to run beside the steps, such as a server."""

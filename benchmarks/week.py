@@ -35,9 +35,16 @@ def _publish(root: Path, config: Config, number: int) -> dict[str, Any]:
         "seconds": result.seconds,
         "written_bytes": written_bytes("self") - before,
         "new_bytes": result.new_bytes,
-        "packs": len(list((Path(config.store) / "packs").iterdir())),
+        "packs": _packs(Path(config.store) / "builds" / result.id / "index"),
         "site_bytes": result.bytes,
     }
+
+
+def _packs(index: Path) -> int:
+    """How many packs a build reads from; none in layout tree."""
+    if not index.exists():
+        return 0
+    return sum(line.startswith(b"pack ") for line in index.read_bytes().splitlines())
 
 
 def _edit(root: Path, page: str, added: str, number: int) -> None:

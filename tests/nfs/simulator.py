@@ -21,10 +21,11 @@ from typing import Any
 from nfs.guest import HERE
 
 CONTROL = "user.moorline.simulator"
+_END_S = 5
 EFS_LATENCY = {"meta": 600, "read": 600, "change": 2700, "write": 2700}
 """Microseconds by kind of operation, as measured on EFS (facts in DESIGN.md)."""
 ALWAYS = 1 << 30
-_START_S = 10
+_START_S = 60
 
 
 class Simulator:
@@ -54,7 +55,11 @@ class Simulator:
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
         subprocess.run(["fusermount3", "-u", str(self.mountpoint)], check=True)
-        self._process.communicate(timeout=_START_S)
+        try:
+            self._process.communicate(timeout=_END_S)
+        except subprocess.TimeoutExpired:  # a mount namespace made meanwhile still holds the share
+            self._process.kill()
+            self._process.communicate()
 
     # -- control ------------------------------------------------------------------------------
 
