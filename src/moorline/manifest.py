@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -41,6 +41,8 @@ _LINES = re.compile(
     rb"^([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) ([\x21-\x7e]+)(?: ([\x21-\x7e]+))?$",
     re.MULTILINE,
 )
+_FILE_LINE = re.compile(rb"^f .+$", re.MULTILINE)
+_PART_BYTES = 1 << 20
 
 
 class Entry(NamedTuple):
@@ -130,7 +132,7 @@ class Manifest:
             )
         if not text.endswith(b"\n"):
             raise Mismatch("the manifest is cut off: its last line has no end.")
-        entries = _entries(text)
+        entries = tuple(_entries(text))
         _check(entries)
         manifest = cls(entries)
         if not digest and manifest.text != text:
@@ -176,31 +178,37 @@ def _is_below(entry: Entry) -> bool:
     return entry.path != b"."
 
 
-def file_lines(text: bytes) -> list[bytes]:
+def file_lines(text: bytes) -> Iterator[bytes]:
     """The lines of a manifest's text that are files. Two builds have the same file at a path
     exactly where they have the same line."""
-    return [line for line in text.split(b"\n") if line.startswith(b"f ")]
+    return (match.group() for match in _FILE_LINE.finditer(text))
 
 
-def _entries(text: bytes) -> tuple[Entry, ...]:
-    """All lines after the header, each of which has to be one. All at once: a text may have
-    100,000 lines, and a call for each would take longest of all."""
-    fields = _LINES.findall(text, len(HEADER))
-    if len(fields) != text.count(b"\n") - 1:
-        lines = text[len(HEADER) : -1].split(b"\n")
-        wrong = next(line for line in lines if not _LINES.fullmatch(line))
+def _entries(text: bytes) -> Iterator[Entry]:
+    """All lines after the header, each of which has to be one. Many at once, because a call for
+    each would take longest of all; not all at once, because their fields take more memory than the
+    entries."""
+    start = len(HEADER)
+    while start < len(text):
+        end = text.find(b"\n", start + _PART_BYTES) + 1 or len(text)
+        yield from _part(text[start:end])
+        start = end
+
+
+def _part(text: bytes) -> Iterator[Entry]:
+    fields = _LINES.findall(text)
+    if len(fields) != text.count(b"\n"):
+        wrong = next(line for line in text[:-1].split(b"\n") if not _LINES.fullmatch(line))
         raise Mismatch(f"the manifest has a line that is none: {shown(wrong[:100])!r}.")
     if b"%" in text:
         fields = [(*most, unescape(path), unescape(link)) for *most, path, link in fields]
-    if not fields:
-        return ()
     kinds, modes, sizes, digests, paths, targets = zip(*fields)
     octal = {mode: int(mode, 8) for mode in set(modes)}
     rows = zip(
         paths, b"".join(kinds).decode(), (octal[mode] for mode in modes), map(int, sizes),
         ("" if digest == b"-" else digest.decode() for digest in digests), targets,
     )  # fmt: skip
-    return tuple(map(Entry._make, rows))
+    return map(Entry._make, rows)
 
 
 def _check(entries: tuple[Entry, ...]) -> None:

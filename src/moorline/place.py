@@ -253,12 +253,14 @@ def _found(held: list[Held], manifest: Manifest) -> dict[bytes, tuple[int, bytes
     found: dict[bytes, tuple[int, bytes]] = {}
     missing = dict(zip(file_lines(manifest.text), (entry.path for entry in manifest.files)))
     for number, release in enumerate(held):
-        lines = file_lines(release.manifest())
-        same = missing.keys() & lines
-        found.update((path, (number, path)) for path in map(missing.pop, same))
+        text = release.manifest()
+        for line in file_lines(text):
+            path = missing.pop(line, None)
+            if path is not None:
+                found[path] = (number, path)
         if not missing:
             break
-        anywhere = _by_content(lines)
+        anywhere = _by_content(text, {line.split(b" ", 4)[3] for line in missing})
         for line, path in list(missing.items()):
             _, mode, _, digest, _ = line.split(b" ", 4)
             moved = anywhere.get((mode, digest))
@@ -268,10 +270,11 @@ def _found(held: list[Held], manifest: Manifest) -> dict[bytes, tuple[int, bytes
     return found
 
 
-def _by_content(lines: list[bytes]) -> dict[tuple[bytes, bytes], bytes]:
-    """(mode, digest) -> the first path that has them."""
+def _by_content(text: bytes, digests: set[bytes]) -> dict[tuple[bytes, bytes], bytes]:
+    """(mode, digest) -> the first path that has them, for some digests."""
     found: dict[tuple[bytes, bytes], bytes] = {}
-    for line in lines:
+    for line in file_lines(text):
         _, mode, _, digest, path = line.split(b" ", 4)
-        found.setdefault((mode, digest), unescape(path))
+        if digest in digests:
+            found.setdefault((mode, digest), unescape(path))
     return found

@@ -59,14 +59,14 @@ class PackDraft:
         new_bytes = sum(self.wanted[digest].size for digest in new)
         uses = _uses(self._base.packs, held)
         folded = to_fold(uses, new_bytes)
-        moving = [d for d, entry in self.wanted.items() if d not in held or held[d].pack in folded]
-        kept = {digest: place for digest, place in held.items() if place.pack not in folded}
+        moving = new + [digest for digest, place in held.items() if place.pack in folded]
         packs = {use.token: use.size for use in uses if use.token not in folded}
         places = self._write_pack(moving, progress)
         size = max((place.offset + place.length for place in places.values()), default=0)
         if size:
             packs[self.token] = size
-        self._packs, self._places = packs, {**kept, **places}
+        held.update(places)
+        self._packs, self._places = packs, held
         fresh = set(new)
         new_files = sum(entry.digest in fresh for entry in self.source.manifest.files)
         taken = len(self.source.manifest.files) - new_files
