@@ -46,8 +46,20 @@ def replace_file(disk: Disk, path: bytes, data: bytes, at: int, token: str) -> N
     """
     temporary = b".%s.%s.tmp" % (path, token.encode())
     write_file(disk, temporary, data, at, private=True)
-    disk.rename(temporary, path, source_at=at, at=at)
+    move_over(disk, temporary, path, at, at, token)
     disk.sync(at)
+
+
+def move_over(disk: Disk, source: bytes, path: bytes, source_at: int, at: int, token: str) -> None:
+    """Rename a file over whatever is called `path`: no rename replaces a directory, so one that
+    somebody put there is renamed away and removed."""
+    try:
+        disk.rename(source, path, source_at, at)
+    except IsADirectoryError:
+        doomed = b".%s.%s.old.tmp" % (path, token.encode())
+        disk.rename(path, doomed, at, at)
+        disk.rename(source, path, source_at, at)
+        remove_tree(disk, doomed, at)
 
 
 def sync_directory(disk: Disk, path: AnyPath, at: int | None = None) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from moorline.disk import DAMAGE, Descent, Disk
-from moorline.errors import Mismatch, Problem
+from moorline.errors import Problem
 from moorline.growing import NewTree, same_file
-from moorline.layout import Base, Beat, Draft, Times, Written, all_times
+from moorline.layout import Base, Beat, Draft, Times, Written, all_times, missing
 from moorline.layout.index import NO_PACK, Index, Row
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, unescape
 from moorline.scan import Progress, Source, source_content
@@ -154,11 +154,8 @@ class TreeReader:
         except OSError as error:
             if error.errno not in DAMAGE:
                 raise
-            raise Mismatch(
-                f"the store's copy of {entry.shown} is missing or no file. "
-                "Publish the same build again: that repairs it.",
-                problems=[Problem(entry.shown, "missing in the store")],
-            ) from None
+            yield from missing(entry, "missing in the store, or no file there")
+            return
         try:
             left = entry.size + 1
             while left > 0:
