@@ -25,6 +25,11 @@ from moorline.verifying import Verified, verify
 READ_BYTES = 4 << 20
 
 
+def tree_index(manifest: Manifest, times: Times) -> Index:
+    """What the index says in this layout: the times."""
+    return Index({}, [Row(NO_PACK, 0, 0, times[entry.path]) for entry in manifest.files])
+
+
 class TreeDraft:
     """Writes <staging>/tree. `kept` are the times of the files that did not change since `base`;
     all others get `created`, unless `finish` says otherwise."""
@@ -116,8 +121,7 @@ class TreeDraft:
         moved = [e for e in self._fresh if times[e.path] != self.times[e.path]]
         if moved:
             self._set_times(moved, times)
-        rows = [Row(NO_PACK, 0, 0, times[entry.path]) for entry in self.source.manifest.files]
-        return Index({}, rows)
+        return tree_index(self.source.manifest, times)
 
     def _set_times(self, moved: list[Entry], times: Times) -> None:
         with Descent(self.disk, self.staging) as descent:
