@@ -335,9 +335,9 @@ class Preparation:
             self.outcome.notes.append(f"the agent was not kept on this target: {error}")
 
     def _lacks_agent(self) -> bool:
-        """A build that is held here may come again with a newer agent."""
+        """A build that is held here may come again with a newer agent, or its agent is damaged."""
         agent = self.wanted.agent and f"{self.wanted.agent}.pyz"
-        return bool(agent and self.wanted.store) and self.target.kept(b"agents", agent) is None
+        return bool(agent and self.wanted.store) and not self.target.keeps(b"agents", agent)
 
     def _keep_settings(self) -> None:
         if self.wanted.settings_digest:

@@ -337,6 +337,11 @@ class Target:
         except OSError:
             return None
 
+    def keeps(self, folder: bytes, name: str) -> bool:
+        """Whether a kept file is there and has the digest in its name."""
+        data = self.kept(folder, name)
+        return data is not None and hashlib.sha256(data).hexdigest() == name.partition(".")[0]
+
     def manifest(self, digest: str) -> Optional[Manifest]:
         """A kept manifest, when it is there and right."""
         text = self.manifest_text(digest)
@@ -407,15 +412,16 @@ class Target:
             with self.folder(b".moorline/" + folder) as fd:
                 for name, _ in self.disk.names(fd):
                     if os.fsdecode(name) not in names:
-                        self.disk.unlink(name, fd)
+                        remove_tree(self.disk, name, fd)
 
     def _clean_temporary(self) -> None:
         """Temporary names that a crash left; with the lock held nobody is using them."""
         for folder in (b".", b".moorline"):
             with self.folder(folder) as fd:
                 for name, kind in self.disk.names(fd):
-                    if kind in "fl" and name.startswith(b".") and name.endswith(b".tmp"):
-                        self.disk.unlink(name, fd)
+                    ours = kind in "fl" or folder == b".moorline"
+                    if ours and name.startswith(b".") and name.endswith(b".tmp"):
+                        remove_tree(self.disk, name, fd)
 
 
 def _ours(place: str) -> bool:

@@ -16,7 +16,7 @@ from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import move_over, write_file, written
 from moorline.layout import Base, Beat, Draft, Times, Written, missing
-from moorline.layout.index import NO_PACK, Index, Place, Row
+from moorline.layout.index import INDEX_DAMAGED, NO_PACK, Index, Place, Row
 from moorline.manifest import Entry, Manifest
 from moorline.packing import PackUse, to_fold
 from moorline.scan import Progress, Source, no_progress, source_content
@@ -26,7 +26,6 @@ READ_BYTES = 8 << 20
 WRITE_BYTES = 4 << 20
 GAP_BYTES = 1 << 20  # reading over a gap this small is cheaper than another round trip
 REVERIFY_S = 7 * 86400
-INDEX_DAMAGED = "the build's index is missing or damaged"
 
 
 class PackDraft:
