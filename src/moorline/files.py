@@ -45,8 +45,13 @@ def replace_file(disk: Disk, path: bytes, data: bytes, at: int, token: str) -> N
     Never rewritten in place: on NFS the other machines would go on seeing the old attributes.
     """
     temporary = b".%s.%s.tmp" % (path, token.encode())
-    write_file(disk, temporary, data, at, private=True)
-    move_over(disk, temporary, path, at, at, token)
+    try:
+        write_file(disk, temporary, data, at, private=True)
+        move_over(disk, temporary, path, at, at, token)
+    except OSError:  # a full disk should not hold half a file as well
+        with contextlib.suppress(OSError):
+            disk.unlink(temporary, at)
+        raise
     disk.sync(at)
 
 
@@ -93,7 +98,8 @@ class written:
         if kind is None:
             self.disk.close(self.fd)
         else:
-            os.close(self.fd)
+            with contextlib.suppress(OSError):  # it would hide what went wrong first
+                os.close(self.fd)
 
 
 def make_directories(disk: Disk, path: AnyPath, mode: int = 0o755) -> None:

@@ -87,7 +87,8 @@ class Reservation:
     def close(self) -> None:
         for fd in (self._index, self.folder):
             if fd >= 0:
-                os.close(fd)
+                with contextlib.suppress(OSError):  # it would hide what went wrong first
+                    os.close(fd)
         self._index = self.folder = -1
 
 
