@@ -7,10 +7,13 @@ from dataclasses import replace
 from moorline.build import Release
 from moorline.disk import DAMAGE, Disk
 from moorline.errors import Mismatch, NotFound, Problem
+from moorline.guard import guarded
 from moorline.manifest import Manifest
 from moorline.scan import Progress, no_progress
+from moorline.settings import Settings
 from moorline.target import Target
 from moorline.verifying import Verified, verify
+from moorline.wanted import kept_settings
 
 
 def prove(
@@ -33,11 +36,27 @@ def prove(
             problems=lost,
             live=live.id,
         )
-    found = _verified(disk, target.path_of(live.place), manifest, progress)
+    found = _verified(disk, target, live, manifest, progress)
     return live, replace(found, problems=(*lost, *found.problems))
 
 
-def _verified(disk: Disk, path: str, manifest: Manifest, progress: Progress) -> Verified:
+def _verified(
+    disk: Disk, target: Target, release: Release, manifest: Manifest, progress: Progress
+) -> Verified:
+    path = target.path_of(release.place)
+    if release.mode != "link":
+        return _read(disk, path, manifest, progress)
+    try:
+        limit_s = kept_settings(target, release).store_timeout_s
+    except NotFound:
+        limit_s = Settings().store_timeout_s
+    return guarded(
+        disk, lambda beat: _read(disk, path, manifest, beat), stall_s=limit_s, where=path,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _read(disk: Disk, path: str, manifest: Manifest, progress: Progress) -> Verified:
     try:
         return verify(disk, path, manifest, progress)
     except OSError as error:

@@ -366,7 +366,8 @@ class Target:
         """
         rows = self.history()
         wanted = self._wanted(rows, keep)
-        live = os.path.realpath(self.path_of(self.current() or "."))
+        current = self.current()  # one that leads into a store is nothing of ours to remove
+        live = "" if _TREE.fullmatch(current) else os.path.realpath(self.path_of(current or "."))
         removed = []
         with self.folder(b"releases") as releases:
             for name, _ in sorted(self.disk.names(releases)):
