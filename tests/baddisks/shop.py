@@ -46,14 +46,17 @@ class Shop:
         for id, spec in (("one", ONE), ("two", TWO), ("three", THREE), ("four", FOUR)):
             write_tree(here / id, spec)
 
-    def configure(self, target: Mapping[str, Any] | None = None, **hooks: Any) -> None:
-        """moorline.toml with more keys in [target], and hooks: before_switch="a shell's line"."""
+    def configure(
+        self, target: Mapping[str, Any] | None = None, **hooks: list[tuple[str, int]]
+    ) -> None:
+        """moorline.toml with more keys in [target], and hooks: before_switch=[(line, limit)]."""
         values = {"root": str(self.root), "store_wait_s": 0, "store_timeout_s": 1, **(target or {})}
         lines = ['app = "shop"', "[store]", f'path = "{self.store}"', "[target]"]
         lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-        for moment, command in hooks.items():
-            words = json.dumps(["/bin/sh", "-c", command])
-            lines += [f"[[hooks.{moment}]]", f"run = {words}", "timeout_s = 2"]
+        for moment, commands in hooks.items():
+            for command, limit_s in commands:
+                words = json.dumps(["/bin/sh", "-c", command])
+                lines += [f"[[hooks.{moment}]]", f"run = {words}", f"timeout_s = {limit_s}"]
         self.toml.write_text("\n".join(lines) + "\n")
 
     # -- verbs --------------------------------------------------------------------------------

@@ -339,20 +339,21 @@ def test_mode_link_fails_within_its_limit(how: str, linked: Share, count: Count)
 def test_hooks_of_mode_link_have_their_limit_on_a_frozen_share(
     moment: str, linked: Share, count: Count
 ) -> None:
-    """The hook freezes the share; it runs in the release, so all that follows touches it."""
-    shop, frozen = linked.shop, linked.shop.here / "frozen"
-    frozen.unlink(missing_ok=True)
-    once = f"[ -e {frozen} ] || {{ : > {frozen}; kill -STOP {linked.server.pid}; }}; ls; sleep 60"
-    shop.configure({"mode": "link"}, **{moment: once})
+    """The first hook freezes the share and waits until nobody believes what he saw of it; the
+    second has to enter the release there."""
+    shop = linked.shop
+    freeze = f"kill -STOP {linked.server.pid}; while timeout -s KILL .2 ls -d $MOORLINE_RELEASE;"
+    hooks = [(f"{freeze} do sleep .2; done", 20), ("true", 1)]
+    shop.configure({"mode": "link"}, **{moment: hooks})
     shop.publish("three")
-    process = shop.start(*shop.deploy_words("three"))
-    out, err = process.communicate(timeout=LIMIT_S)
     linked.dead = "freeze"
 
-    assert frozen.exists()
+    process = shop.start(*shop.deploy_words("three"))
+    out, err = process.communicate(timeout=LIMIT_S)
+
     code = 1 if moment == "before_switch" else 6
     said = refusal(subprocess.CompletedProcess([], process.returncode, out, err), code)
-    assert f"{moment} hook failed" in said and "did not end within 2 s" in said, said
+    assert f"{moment} hook failed" in said and "did not end within 1 s" in said, said
     assert "/one/" in shop.link
     assert processes_of(process.pid) == [], "somebody is left behind"
     linked.heal()
