@@ -49,6 +49,7 @@ RANKS = {
     "cleaning": 10,
     "agent_file": 10,
     "preparing": 11,
+    "proof": 11,
     "results": 11,
     "golive": 12,
     "agent": 13,

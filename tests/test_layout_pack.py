@@ -197,9 +197,8 @@ def test_a_damaged_index_is_found_and_mended(store: Path, site: Path, damage: st
         opened.open_build(build_id("1")) as build,
         pytest.raises(Mismatch),
     ):
-        list(build.reader(build.manifest()).contents(build.manifest().files))
-    if damage == "a directory":
-        (store / "builds/1/index").rmdir()  # a rename does not replace one: left to a person
+        for _, chunks in build.reader(build.manifest()).contents(build.manifest().files):
+            list(chunks)
     assert publish(store, site, "1").written.repaired
     assert problems(store, "1") == ()
     assert content(store, "1") == good

@@ -511,7 +511,7 @@ def test_every_path_of_every_wrong_content_is_listed(tmp_path: Path) -> None:
     assert caught.value.problems == (
         ("a", "content differs"),
         ("b", "content differs"),
-        ("c", "has 2 bytes"),
+        ("c", "has 2 bytes, should be 3"),
     )
 
 

@@ -114,7 +114,8 @@ def test_a_changed_pack_is_refused(on_a: World, hurt: Callable[[Path], object]) 
 
     assert set(error.problems) <= {
         Problem("index.html", "content differs"), Problem("new.txt", "content differs"),
-        Problem("index.html", "has 0 bytes"), Problem("new.txt", "has 0 bytes"),
+        Problem("index.html", "has 0 bytes, should be 13"),
+        Problem("new.txt", "has 0 bytes, should be 3"),
     }  # fmt: skip
     assert "new.txt" in [problem.path for problem in error.problems]
     assert (on_a.record().current, on_a.record().deploying) == ("a", None)

@@ -36,8 +36,8 @@ from moorline.errors import (
 )
 from moorline.golive import GoLive
 from moorline.history import Deploying, find_release, previous_of
+from moorline.proof import prove
 from moorline.target import Target, open_target
-from moorline.verifying import verify
 from moorline.wanted import Wanted, from_bundle, from_history, host_policy
 
 MOST_PROBLEMS = 20
@@ -251,11 +251,7 @@ def _verify(disk: Disk, options: argparse.Namespace) -> None:
 
 def verify_live(disk: Disk, target: Target) -> str:
     """The id of what is live, after hashing all of it. Raises NotFound, Mismatch."""
-    live = target.live(target.history())
-    manifest = target.manifest(live.digest) if live is not None else None
-    if live is None or manifest is None:
-        raise NotFound(f"nothing is live on {target.root} that its history knows.")
-    found = verify(disk, target.path_of(live.place), manifest)
+    live, found = prove(disk, target)
     if found.problems:
         raise Mismatch(
             f"build {live.id} on {target.root} does not match its manifest: {len(found.problems)} "

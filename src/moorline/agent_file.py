@@ -38,6 +38,7 @@ AGENT_MODULES = (
     "packing.py",
     "place.py",
     "preparing.py",
+    "proof.py",
     "record.py",
     "scan.py",
     "settings.py",

@@ -127,7 +127,7 @@ def _retire_notes(store: Store, now: int, stale_s: int) -> Iterator[str]:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 fd = descent.enter(folder)
                 for name, kind in store.disk.names(fd):
-                    if kind != "f" or not _is_note(folder, name):
+                    if kind not in "fd" or not _is_note(folder, name):
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         if now - int(store.disk.stat(name, fd).st_mtime) < stale_s:

@@ -45,9 +45,26 @@ def replace_file(disk: Disk, path: bytes, data: bytes, at: int, token: str) -> N
     Never rewritten in place: on NFS the other machines would go on seeing the old attributes.
     """
     temporary = b".%s.%s.tmp" % (path, token.encode())
-    write_file(disk, temporary, data, at, private=True)
-    disk.rename(temporary, path, source_at=at, at=at)
+    try:
+        write_file(disk, temporary, data, at, private=True)
+        move_over(disk, temporary, path, at, at, token)
+    except OSError:  # a full disk should not hold half a file as well
+        with contextlib.suppress(OSError):
+            disk.unlink(temporary, at)
+        raise
     disk.sync(at)
+
+
+def move_over(disk: Disk, source: bytes, path: bytes, source_at: int, at: int, token: str) -> None:
+    """Rename a file over whatever is called `path`: no rename replaces a directory, so one that
+    somebody put there is renamed away and removed."""
+    try:
+        disk.rename(source, path, source_at, at)
+    except IsADirectoryError:
+        doomed = b".%s.%s.old.tmp" % (path, token.encode())
+        disk.rename(path, doomed, at, at)
+        disk.rename(source, path, source_at, at)
+        remove_tree(disk, doomed, at)
 
 
 def sync_directory(disk: Disk, path: AnyPath, at: int | None = None) -> None:
@@ -81,7 +98,8 @@ class written:
         if kind is None:
             self.disk.close(self.fd)
         else:
-            os.close(self.fd)
+            with contextlib.suppress(OSError):  # it would hide what went wrong first
+                os.close(self.fd)
 
 
 def make_directories(disk: Disk, path: AnyPath, mode: int = 0o755) -> None:

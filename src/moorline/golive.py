@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from dataclasses import replace
 from typing import NoReturn, Optional
 
@@ -184,7 +183,7 @@ class GoLive:
         old = self._old_release(deploying)
         self._note(release.at("failed", now))
         try:
-            if previous and not os.path.isdir(self.target.path_of(previous)):
+            if previous and not self.preparation.is_there(previous):
                 raise FileNotFoundError(errno.ENOENT, "it is gone")
             self.target.switch(previous)
         except OSError as error:

@@ -11,10 +11,11 @@ import os
 import pickle
 import select
 import signal
+import sys
 import time
 from typing import Any, Callable, TypeVar
 
-from moorline.disk import Disk
+from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error, ShareDead
 from moorline.scan import Progress
 
@@ -33,9 +34,10 @@ def guarded(
     if not disk.forks:
         return work(progress)
     receive, send = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _child(work, receive, send)
+        _child(work, receive, send, parent)
     os.close(send)
     try:
         result: Result = _watch(child, receive, stall_s, where, progress)
@@ -45,10 +47,13 @@ def guarded(
         _end(child)
 
 
-def _child(work: Callable[[Progress], Any], receive: int, send: int) -> None:
-    """Never returns: everything this process says goes through the pipe."""
+def _child(work: Callable[[Progress], Any], receive: int, send: int, parent: int) -> None:
+    """Never returns: everything this process says goes through the pipe. It keeps nobody waiting
+    for the output of its parent, and goes when that goes: the share may hold it for hours."""
     try:
+        end_with_parent(parent)
         os.close(receive)
+        _let_go_of_output()
         last = 0.0
 
         def beat(done: int, total: int, what: str) -> None:
@@ -68,6 +73,14 @@ def _child(work: Callable[[Progress], Any], receive: int, send: int) -> None:
             _send(send, ("error", Error(f"{type(error).__name__}: {error}")))
     finally:
         os._exit(0)
+
+
+def _let_go_of_output() -> None:
+    """Where the parent was started without one of them, its number may be a file of ours."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd, stream in enumerate((sys.__stdin__, sys.__stdout__, sys.__stderr__)):
+        if stream is not None:
+            os.dup2(null, fd)
 
 
 def _send(fd: int, message: tuple[str, Any]) -> None:

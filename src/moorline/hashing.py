@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Callable, Optional, Protocol
 
-from moorline.disk import Disk
+from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error
 
 Job = Callable[[Any], Any]
@@ -185,7 +185,7 @@ class _Processes:
 
     The socket keeps messages whole, so whoever is free takes the next one. While it is full, `put`
     reads answers: nobody ever waits for somebody who waits. A child ends when the socket does, also
-    when its parent is killed.
+    when its parent is killed, even while it waits for a share that does not answer.
     """
 
     def __init__(self, job: Job, count: int) -> None:
@@ -204,10 +204,12 @@ class _Processes:
 
     def _start(self, take: socket.socket) -> None:
         answer, tell = os.pipe()
+        parent = os.getpid()
         child = os.fork()
         if child == 0:
             status = 1
             try:
+                end_with_parent(parent)
                 self._give.close()
                 os.close(answer)
                 _serve(self._job, take, tell)

@@ -22,11 +22,14 @@ from typing import Any
 from moorline.disk import Disk
 from moorline.errors import ConfigError, HookFailed, Mismatch
 from moorline.files import read_file, write_file
+from moorline.guard import guarded
 from moorline.manifest import FILE, Manifest, shown
+from moorline.scan import no_progress
 from moorline.settings import Hook
 
 TAIL_BYTES = 4096
 TERMINATE_S = 5.0
+_ENTER = ("/bin/sh", "-c", 'cd "$0" && exec "$@"')
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -84,13 +87,15 @@ def _run(disk: Disk, hook: Hook, moment: Moment) -> str:
     """Empty when the program ended with 0, else what went wrong."""
     user = _user(hook.user)
     with tempfile.TemporaryDirectory(prefix="moorline-hook-") as private:
-        words = list(hook.run)
+        words, folder = list(hook.run), moment.release
         if words[0].startswith("./"):
-            words[0] = _program(disk, words[0][2:], moment, private, user)
+            words[0] = _program(disk, hook, moment, private, user)
+        if moment.private_copy:  # a dead share may hold the program, which has a limit, not us
+            words, folder = [*_ENTER, folder, *words], "/"
         try:
             child = subprocess.Popen(
                 words,
-                cwd=moment.release,
+                cwd=folder,
                 env=moment.environment(user.pw_dir, user.pw_name),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -123,8 +128,11 @@ def _identity(name: str, user: pwd.struct_passwd) -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
 
 
-def _program(disk: Disk, path: str, moment: Moment, private: str, user: pwd.struct_passwd) -> str:
+def _program(
+    disk: Disk, hook: Hook, moment: Moment, private: str, user: pwd.struct_passwd
+) -> str:  # fmt: skip
     """The file of the build that a hook runs; on the share, a private copy that was verified."""
+    path = hook.run[0][2:]
     entry = moment.manifest.by_path.get(os.fsencode(os.path.normpath(path)))
     if entry is None or entry.kind != FILE:
         raise ConfigError(
@@ -132,7 +140,11 @@ def _program(disk: Disk, path: str, moment: Moment, private: str, user: pwd.stru
         )
     if not moment.private_copy:
         return os.path.join(moment.release, os.fsdecode(entry.path))
-    data = read_file(disk, os.path.join(moment.release, os.fsdecode(entry.path)), most=1 << 28)
+    where = os.path.join(moment.release, os.fsdecode(entry.path))
+    data = guarded(
+        disk, lambda _: read_file(disk, where, most=1 << 28), stall_s=hook.timeout_s,
+        where=moment.release, progress=no_progress,
+    )  # fmt: skip
     copy = os.path.join(private, "program")
     if hashlib.sha256(data).hexdigest() != entry.digest:
         raise Mismatch(

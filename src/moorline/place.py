@@ -63,10 +63,10 @@ class Placement:
         self.owner = owner
         self.progress = progress
         self.placed = Placed()
+        self._found = _found(held, manifest)  # reads: nothing of ours is open yet
         self.tree = NewTree(disk, root, owner, private=True)
         self._uid = owner[0] if owner else os.geteuid()
         self._sources = [Descent(disk, release.folder) for release in held]
-        self._found = _found(held, manifest)
         self._here: list[Entry] = []
         self._missing: list[Entry] = []
         self._clones: Optional[bool] = None
@@ -213,13 +213,12 @@ class Placement:
             wanted.setdefault(entry.digest, []).append(entry)
         problems: list[Problem] = []
         for first, chunks in self.reader.contents(paths[0] for paths in wanted.values()):
-            digest, size = self.tree.write(first, self._counted(chunks), self.times[first.path])
-            if (digest, size) != (first.digest, first.size):
-                found = "content differs" if size == first.size else f"has {size} bytes"
+            found = self._written(first, chunks)
+            if found:
                 problems += [Problem(e.shown, found) for e in wanted[first.digest]]
                 continue
             self.placed.copied_files += 1
-            self.placed.copied_bytes += size
+            self.placed.copied_bytes += first.size
             for entry in wanted[first.digest][1:]:
                 self._write_again(first, entry)
         if problems:
@@ -229,6 +228,16 @@ class Placement:
                 "repairs the store.",
                 problems=sorted(problems),
             )
+
+    def _written(self, entry: Entry, chunks: Iterator[bytes]) -> str:
+        """Empty when the content was right, else what is wrong with it."""
+        try:
+            digest, size = self.tree.write(entry, self._counted(chunks), self.times[entry.path])
+        except Mismatch as error:  # the store does not hold it
+            return error.problems[0].problem
+        if size == entry.size:
+            return "" if digest == entry.digest else "content differs"
+        return f"has {'more' if size > entry.size else size} bytes, should be {entry.size}"
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:

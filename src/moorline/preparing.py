@@ -114,9 +114,24 @@ class Preparation:
             return current
         for row in reversed(rows):
             good = row.step in ("live", "restored") and row.place != current
-            if good and os.path.isdir(self.target.path_of(row.place)):
+            if good and self.is_there(row.place):
                 return row.place
         return ""
+
+    def is_there(self, place: str) -> bool:
+        """Whether a release can be put back. A share that does not answer says nothing about one
+        that was served from it a moment ago."""
+        path = self.target.path_of(place)
+        if not place.startswith("/"):
+            return os.path.isdir(path)
+        limit_s = min(self.settings.store_timeout_s, REPORT_LIMIT_S)
+        try:
+            return guarded(
+                self.disk, lambda _: os.path.isdir(path), stall_s=limit_s, where=path,
+                progress=no_progress,
+            )  # fmt: skip
+        except ShareDead:
+            return True
 
     def _take_over(self) -> None:
         """Refuse while another deployment is between its processes; pass over a dead one."""
@@ -335,9 +350,9 @@ class Preparation:
             self.outcome.notes.append(f"the agent was not kept on this target: {error}")
 
     def _lacks_agent(self) -> bool:
-        """A build that is held here may come again with a newer agent."""
+        """A build that is held here may come again with a newer agent, or its agent is damaged."""
         agent = self.wanted.agent and f"{self.wanted.agent}.pyz"
-        return bool(agent and self.wanted.store) and self.target.kept(b"agents", agent) is None
+        return bool(agent and self.wanted.store) and not self.target.keeps(b"agents", agent)
 
     def _keep_settings(self) -> None:
         if self.wanted.settings_digest:
@@ -456,12 +471,15 @@ class Preparation:
             return None
 
     def prove_again(self, deploying: Deploying) -> None:
-        """In mode link the share could have changed since it was proved."""
-        age = int(self.disk.now()) - deploying.prepared
-        if deploying.release.mode != "link" or 0 <= age <= FRESH_S:
+        """In mode link the share could have changed since it was proved, or be gone."""
+        if deploying.release.mode != "link":
             return
+        fresh = 0 <= int(self.disk.now()) - deploying.prepared <= FRESH_S
 
         def work(progress: Progress) -> None:
+            if fresh:
+                os.close(self.disk.open_directory(deploying.release.place))
+                return
             with open_store(self.disk, self.wanted.store) as store:
                 opened = store.open_build(self.wanted.id)
                 with opened:

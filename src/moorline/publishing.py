@@ -19,11 +19,11 @@ from typing import Optional
 from moorline.build import Build, BuildId
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch, NotFound
-from moorline.files import read_file, remove_tree, replace_file, write_file, written
+from moorline.files import move_over, read_file, remove_tree, replace_file, write_file, written
 from moorline.layout import Base, Draft, Times, Written, all_times, base_of, kept_times
 from moorline.layout.index import Index, closing, opening, packs_named, read_index
 from moorline.layout.pack import PackDraft
-from moorline.layout.tree import TreeDraft
+from moorline.layout.tree import TreeDraft, tree_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.scan import Progress, Source, no_progress
@@ -87,7 +87,8 @@ class Reservation:
     def close(self) -> None:
         for fd in (self._index, self.folder):
             if fd >= 0:
-                os.close(fd)
+                with contextlib.suppress(OSError):  # it would hide what went wrong first
+                    os.close(fd)
         self._index = self.folder = -1
 
 
@@ -186,6 +187,12 @@ class Publisher:
         incoming, builds = self.store.folder(b"incoming"), self.store.folder(b"builds")
         try:
             self.disk.rename(reservation.name, build.id, incoming, builds)
+        except NotADirectoryError:
+            # A file or link with the name of a build is none. An unlink cannot hit a build that
+            # another publish has put there meanwhile.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                self.disk.unlink(build.id, builds)
+            return self._commit(reservation, build)
         except FileNotFoundError:  # NFS may have done it, and tried again
             if not self._committed(build):
                 raise
@@ -225,7 +232,7 @@ class Publisher:
         """The same build again: verify what is stored, and mend it from the source."""
         repaired = 0
         try:
-            opened = self.store.open_build(id)
+            opened = self._same_build(id, source)
         except Mismatch as error:
             self._restore_record(source, id, revision, tool, error)
             opened, repaired = self.store.open_build(id), 1
@@ -235,31 +242,46 @@ class Publisher:
         files = len(source.manifest.files)
         return Published(opened.build, Written(0, 0, files, repaired), already=True)
 
+    def _same_build(self, id: BuildId, source: Source) -> OpenBuild:
+        """The build. Raises Mismatch when its build.json is damaged: also when it names another
+        content and the manifest beside it is the source's."""
+        opened = self.store.open_build(id)
+        if opened.build.digest != source.manifest.digest and _holds_manifest(opened, source):
+            opened.close()
+            raise Mismatch(f"{opened.path}/build.json and the manifest beside it differ.")
+        return opened
+
     def _restore_record(
         self, source: Source, id: BuildId, revision: str, tool: str, damage: Mismatch
     ) -> None:
         """Write build.json anew, when the manifest says that it is the same content: from the
         ledger or the ticket; where they were damaged with it, which are the same file, the build
-        gets a new number. Raises `damage` when there is no manifest either."""
+        gets a new number. Without a manifest these two have to say so, else this raises `damage`.
+        """
         try:
             folder = self.disk.open_directory(id, self.store.folder(b"builds"))
         except OSError:
             raise damage from None
         try:
-            try:
-                manifest = Manifest.parse(
-                    read_file(self.disk, b"manifest", folder, most=MAX_MANIFEST_BYTES)
-                )
-            except (OSError, Mismatch):
-                raise damage from None
-            _refuse_other_content(id, manifest.digest, source)
-            build = self._remembered(id, manifest.digest)
+            digest = self._digest_of_manifest(folder)
+            if digest:
+                _refuse_other_content(id, digest, source)
+            build = self._remembered(id, source.manifest.digest)
+            if build is None and not digest:
+                raise damage
             if build is not None:
                 replace_file(self.disk, b"build.json", build.text(), folder, self.disk.token())
             else:
                 self._number_anew(source, id, revision, tool, folder)
         finally:
             os.close(folder)
+
+    def _digest_of_manifest(self, folder: int) -> str:
+        """What the manifest in a build's folder stands for; empty when there is none."""
+        with contextlib.suppress(OSError, Mismatch):
+            text = read_file(self.disk, b"manifest", folder, most=MAX_MANIFEST_BYTES)
+            return Manifest.parse(text).digest
+        return ""
 
     def _remembered(self, id: BuildId, digest: str) -> Optional[Build]:
         """What the ledger or a ticket says of a build."""
@@ -278,7 +300,10 @@ class Publisher:
         try:
             planned = _planned(id, source, reservation.token, revision, tool)
             self._take_ticket(reservation, planned)
-            self.disk.rename(b"build.json", b"build.json", reservation.folder, folder)
+            token = self.disk.token()
+            move_over(
+                self.disk, b"build.json", b"build.json", reservation.folder, folder, token
+            )  # fmt: skip
             self.disk.sync(folder)
         finally:
             self._abandon(reservation)
@@ -294,6 +319,10 @@ class Publisher:
                 replace_file(
                     self.disk, b"manifest", source.manifest.text, opened.folder, self.disk.token()
                 )
+                repaired += 1
+            if self.store.layout == "tree" and not opened.has_index(source.manifest):
+                text = tree_index(source.manifest, times).text
+                replace_file(self.disk, b"index", text, opened.folder, self.disk.token())
                 repaired += 1
             verified = opened.verify(source.manifest, self.progress)
             if verified.problems:
@@ -376,6 +405,14 @@ def _planned(id: BuildId, source: Source, token: str, revision: str, tool: str) 
         tool=tool,
     )
     return Build.parse(build.text(), "build.json")  # nothing is published that nobody can read
+
+
+def _holds_manifest(opened: OpenBuild, source: Source) -> bool:
+    try:
+        opened.manifest(source.manifest.digest)
+    except Mismatch:
+        return False
+    return True
 
 
 def _refuse_other_content(id: BuildId, digest: str, source: Source) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Optional
 
 from moorline.build import Build, BuildId, build_id
 from moorline.disk import DAMAGE, AnyPath, Disk, Named
-from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, UnknownFormat
+from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, UnknownFormat
 from moorline.files import make_directories, read_file, replace_file, write_file
 from moorline.layout import LAYOUTS, Base, Reader, Times, read_base
 from moorline.layout.index import Index, read_index
@@ -29,6 +30,8 @@ from moorline.settings import checked_app
 from moorline.verifying import Verified
 
 STORE_FORMAT = 1
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+REPAIR = "The build is damaged. Publish the same build again: that repairs it."
 MARKER = b"moorline-store.json"
 FOLDERS = (
     b"builds",
@@ -191,7 +194,7 @@ class Store:
         found = []
         for name, kind in self.listed(b"builds"):
             with contextlib.suppress(ConfigError):
-                if kind in "d?":
+                if kind == "d":
                     found.append(build_id(os.fsdecode(name)))
         return found
 
@@ -222,13 +225,13 @@ class Store:
         try:
             build = Build.parse(read_file(self.disk, b"build.json", folder), where)
             if build.id != id:
-                raise Mismatch(f"{where} speaks of build {build.id}. It was changed by hand.")
+                raise Mismatch(f"{where} speaks of build {build.id}: it was changed. {REPAIR}")
         except BaseException as error:
             os.close(folder)
             if isinstance(error, OSError) and error.errno in DAMAGE:
-                raise Mismatch(f"{where} is missing or no file: the build is damaged.") from None
+                raise Mismatch(f"{where} is missing or no file. {REPAIR}") from None
             if isinstance(error, ConfigError) and not isinstance(error, UnknownFormat):
-                raise Mismatch(f"{error.message} The build is damaged.") from None
+                raise Mismatch(f"{error.message} {REPAIR}") from None
             raise
         return OpenBuild(self, build, folder)
 
@@ -303,6 +306,18 @@ class Store:
                 "the bundle. Publish the same build again: that repairs it."
             )
         return data
+
+    def changed(self, folder: bytes) -> Iterator[Problem]:
+        """The files of agent/ or settings/ that do not have the digest in their name."""
+        for name in sorted(os.fsdecode(named.name) for named in self.listed(folder)):
+            digest = name.partition(".")[0]
+            if not _DIGEST.fullmatch(digest):
+                continue
+            with contextlib.suppress(NotFound):  # removed meanwhile
+                try:
+                    self.get(folder, name, digest)
+                except Mismatch:
+                    yield Problem(f"{os.fsdecode(folder)}/{name}", "is not what its name says")
 
     # -- the order of builds ------------------------------------------------------------------
 
@@ -380,6 +395,14 @@ class OpenBuild:
         except Mismatch:
             return dict.fromkeys((entry.path for entry in manifest.files), self.build.created)
         return {entry.path: row.time for entry, row in zip(manifest.files, rows)}
+
+    def has_index(self, manifest: Manifest) -> bool:
+        """Whether it can be read: layout tree does not need it for anything but times."""
+        try:
+            self.index(manifest)
+        except Mismatch:
+            return False
+        return True
 
     def index(self, manifest: Manifest) -> Index:
         """What the store says of the manifest's files, read once. Raises Mismatch."""

@@ -337,6 +337,11 @@ class Target:
         except OSError:
             return None
 
+    def keeps(self, folder: bytes, name: str) -> bool:
+        """Whether a kept file is there and has the digest in its name."""
+        data = self.kept(folder, name)
+        return data is not None and hashlib.sha256(data).hexdigest() == name.partition(".")[0]
+
     def manifest(self, digest: str) -> Optional[Manifest]:
         """A kept manifest, when it is there and right."""
         text = self.manifest_text(digest)
@@ -361,7 +366,8 @@ class Target:
         """
         rows = self.history()
         wanted = self._wanted(rows, keep)
-        live = os.path.realpath(self.path_of(self.current() or "."))
+        current = self.current()  # one that leads into a store is nothing of ours to remove
+        live = "" if _TREE.fullmatch(current) else os.path.realpath(self.path_of(current or "."))
         removed = []
         with self.folder(b"releases") as releases:
             for name, _ in sorted(self.disk.names(releases)):
@@ -407,15 +413,16 @@ class Target:
             with self.folder(b".moorline/" + folder) as fd:
                 for name, _ in self.disk.names(fd):
                     if os.fsdecode(name) not in names:
-                        self.disk.unlink(name, fd)
+                        remove_tree(self.disk, name, fd)
 
     def _clean_temporary(self) -> None:
         """Temporary names that a crash left; with the lock held nobody is using them."""
         for folder in (b".", b".moorline"):
             with self.folder(folder) as fd:
                 for name, kind in self.disk.names(fd):
-                    if kind in "fl" and name.startswith(b".") and name.endswith(b".tmp"):
-                        self.disk.unlink(name, fd)
+                    ours = kind in "fl" or folder == b".moorline"
+                    if ours and name.startswith(b".") and name.endswith(b".tmp"):
+                        remove_tree(self.disk, name, fd)
 
 
 def _ours(place: str) -> bool:

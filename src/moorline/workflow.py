@@ -12,7 +12,7 @@ import getpass
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from moorline import __version__
@@ -26,10 +26,11 @@ from moorline.files import remove_tree, write_file
 from moorline.golive import GoLive
 from moorline.history import find_release, previous_of
 from moorline.layout import Written
-from moorline.layout.index import read_index
+from moorline.layout.index import INDEX_DAMAGED, read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Difference, difference
 from moorline.place import Placement
+from moorline.proof import prove
 from moorline.publishing import Publisher
 from moorline.results import (
     BuildLine,
@@ -55,7 +56,6 @@ from moorline.scan import (
 from moorline.settings import Hook, Settings, settings_of
 from moorline.store import OpenBuild, Store, init_store, open_store
 from moorline.target import Target, open_target
-from moorline.verifying import verify as verify_tree
 from moorline.wanted import Wanted, from_bundle, from_history, from_ledger, host_policy
 
 DISK = Disk()
@@ -294,13 +294,14 @@ def verify(
     *, config: Config, id: str | None = None, target: str | None = None, everything: bool = False,
     progress: Progress = no_progress, disk: Disk = DISK,
 ) -> tuple[VerifyResult, ...]:  # fmt: skip
-    """Hash a build of the store, every build, or what a target serves; list every difference."""
+    """Hash a build of the store, all of it, or what a target serves; list every difference."""
     with translated("verify"):
         if target:
             return (_verify_target(disk, target, progress),)
         with _open(disk, config) as store:
             if everything:
-                return tuple(_verify_any(store, one, progress) for one in sorted(store.ids()))
+                found = tuple(_verify_any(store, one, progress) for one in sorted(store.ids()))
+                return found + tuple(_verify_kept(store))
             return (_verify_build(store, build_id(id or ""), progress),)
 
 
@@ -433,7 +434,10 @@ def _go(
 def _verify_build(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
     started = time.monotonic()
     with _build(store, id) as opened:
-        found = opened.verify(opened.manifest(), progress)
+        manifest = opened.manifest()
+        found = opened.verify(manifest, progress)
+        if store.layout == "tree" and not opened.has_index(manifest):
+            found = replace(found, problems=(Problem(".", INDEX_DAMAGED), *found.problems))
         return verified(id, found, opened.path, started)
 
 
@@ -446,13 +450,21 @@ def _verify_any(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
         return VerifyResult(id, False, (Problem(".", error.message),), 0, 0, 0.0, where)
 
 
+def _verify_kept(store: Store) -> Iterator[VerifyResult]:
+    """What bundles pin beside builds; a result only where something was changed. The slash at the
+    end of its id tells it from a build's."""
+    for folder in (b"agent", b"settings"):
+        problems = tuple(store.changed(folder))
+        if problems:
+            name = f"{folder.decode()}/"
+            yield VerifyResult(
+                BuildId(name), False, problems, 0, 0, 0.0, f"{store.path}/{name}"
+            )  # fmt: skip
+
+
 def _verify_target(disk: Disk, root: str, progress: Progress) -> VerifyResult:
     started = time.monotonic()
     with open_target(disk, root, make=False) as target:
-        live = target.live(target.history())
-        manifest = target.manifest(live.digest) if live is not None else None
-        if live is None or manifest is None:
-            raise NotFound(f"nothing is live on {target.root} that its history knows.")
-        found = verify_tree(disk, target.path_of(live.place), manifest, progress)
+        live, found = prove(disk, target, progress)
         hinted = tuple(Problem(p.path, p.problem + hint(p)) for p in found.problems)
         return verified(live.id, replace(found, problems=hinted), target.root, started)

@@ -438,11 +438,17 @@ def test_a_record_is_only_mended_for_the_same_content(store: Path, site: Path) -
     assert not (store / "builds/1/build.json").exists()
 
 
-def test_a_build_without_record_and_manifest_is_nobodys(store: Path, site: Path) -> None:
-    """Nothing says what the id stood for: it is not given away again."""
+def test_a_build_without_record_and_manifest_is_known_by_its_ticket(
+    store: Path, site: Path
+) -> None:
+    """Where nothing says what the id stood for it is not given away again."""
     publish(store, site, "1")
-    (store / "builds/1/build.json").unlink()
-    (store / "builds/1/manifest").unlink()
+    for name in ("build.json", "manifest"):
+        (store / "builds/1" / name).unlink()
+    assert publish(store, site, "1").already
+    assert problems(store, "1") == ()
+    for name in ("builds/1/build.json", "builds/1/manifest", "sequence/1", "ledger/builds/1.json"):
+        (store / name).unlink()
     with pytest.raises(Mismatch):
         publish(store, site, "1")
 

@@ -43,7 +43,7 @@ def need_user_mode_linux() -> None:
 
 def need_root() -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root: network namespaces, and a server that opens files by handle")
+        pytest.skip("needs root: namespaces, mounts, a server that opens files by handle")
 
 
 def need_tun() -> None:
@@ -67,3 +67,19 @@ def need_fuse() -> None:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
         pytest.skip(f"needs FUSE in the kernel: /dev/fuse: {error.strerror}")
+
+
+def need_mounts() -> None:
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "mount -t tmpfs none /mnt"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"needs mount namespaces: {done.stderr.strip()}")
+
+
+def need_loop() -> None:
+    need_programs("mkfs.ext4")
+    done = subprocess.run(["losetup", "-f"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs loop devices: {done.stderr.strip()}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional, Protocol
 
 from moorline.disk import Disk
-from moorline.errors import Mismatch
+from moorline.errors import Mismatch, Problem
 from moorline.files import read_file
 from moorline.layout.index import Index, Place, read_index
 from moorline.manifest import Entry, Manifest, file_lines
@@ -58,7 +58,7 @@ class Reader(Protocol):
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         """The bytes of each file wanted, in the order that suits the disk; not verified.
 
-        Raises Mismatch for content that the build does not hold.
+        Reading one that the build does not hold raises Mismatch, and the others can go on.
         """
         ...
 
@@ -69,6 +69,16 @@ class Reader(Protocol):
     def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
         """Write what `verified` found damaged anew, through `draft`; returns the repairs."""
         ...
+
+
+def missing(entry: Entry, problem: str) -> Iterator[bytes]:
+    """The bytes of a content that is not there: reading them raises."""
+    raise Mismatch(
+        f"the store does not hold the content of {entry.shown}. "
+        "Publish the same build again: that repairs it.",
+        problems=[Problem(entry.shown, problem)],
+    )
+    yield b""
 
 
 Beat = Callable[[], None]

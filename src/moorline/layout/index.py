@@ -30,6 +30,7 @@ from moorline.manifest import Entry
 
 HEADER = b"moorline-index 1\n"
 NO_PACK = ""
+INDEX_DAMAGED = "the build's index is missing or damaged"
 
 _PACK = re.compile(rb"pack ([0-9a-f]{16}) ([0-9]{1,18})\n")
 _FIRST_FIELD = re.compile(rb"^[0-9]{1,4} ", re.MULTILINE)

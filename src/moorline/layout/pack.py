@@ -14,9 +14,9 @@ from typing import Callable, Optional
 
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
-from moorline.files import write_file, written
-from moorline.layout import Base, Beat, Draft, Times, Written
-from moorline.layout.index import NO_PACK, Index, Place, Row
+from moorline.files import move_over, write_file, written
+from moorline.layout import Base, Beat, Draft, Times, Written, missing
+from moorline.layout.index import INDEX_DAMAGED, NO_PACK, Index, Place, Row
 from moorline.manifest import Entry, Manifest
 from moorline.packing import PackUse, to_fold
 from moorline.scan import Progress, Source, no_progress, source_content
@@ -291,26 +291,33 @@ class PackReader:
 
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         wanted = {entry.digest: entry for entry in entries}
-        held, places = self._locate(wanted), []
+        held, places = self._known(wanted), []
         for digest, entry in wanted.items():
             place = held.get(digest)
             if place is None or place.length != entry.size:
-                raise Mismatch(
-                    f"the store does not hold the content of {entry.shown}. "
-                    "Publish the same build again: that repairs it.",
-                    problems=[Problem(entry.shown, "missing from the build's index")],
-                )
-            places.append((place, digest))
+                yield entry, missing(entry, "missing from the build's index")
+            else:
+                places.append((place, digest))
         with Packs(self.disk, self.packs) as packs:
             for digest, chunks in packs.contents(places):
                 yield wanted[digest], chunks
+
+    def _known(self, digests: Container[str]) -> dict[str, Place]:
+        """The places, for whoever needs them. Raises Mismatch with the cure."""
+        try:
+            return self._locate(digests)
+        except Mismatch as error:
+            raise Mismatch(
+                f"{error.message} Publish the same build again: that repairs it.",
+                problems=[Problem(".", INDEX_DAMAGED)],
+            ) from None
 
     def verify(self, manifest: Manifest, progress: Progress) -> Verified:
         places, size = [], {entry.digest: entry.size for entry in manifest.files}
         try:
             held = self._locate(size)
         except Mismatch:
-            return Verified((Problem(".", "the build's index is missing or damaged"),), 0, 0)
+            return Verified((Problem(".", INDEX_DAMAGED),), 0, 0)
         damaged: dict[str, str] = {}
         for digest in size:
             place = held.get(digest)
@@ -336,7 +343,8 @@ class PackReader:
         draft.write(no_progress)
         index = draft.finish(times)
         write_file(self.disk, b"repaired", index.text, draft.staging, private=True)
-        self.disk.rename(b"repaired", b"index", draft.staging, self.build)
+        token = self.disk.token()
+        move_over(self.disk, b"repaired", b"index", draft.staging, self.build, token)
         self.disk.sync(self.build)
         self.disk.sync(draft.staging)
         return len(verified.problems)

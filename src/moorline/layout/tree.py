@@ -14,15 +14,20 @@ from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from moorline.disk import DAMAGE, Descent, Disk
-from moorline.errors import Mismatch, Problem
+from moorline.errors import Problem
 from moorline.growing import NewTree, same_file
-from moorline.layout import Base, Beat, Draft, Times, Written, all_times
+from moorline.layout import Base, Beat, Draft, Times, Written, all_times, missing
 from moorline.layout.index import NO_PACK, Index, Row
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, unescape
 from moorline.scan import Progress, Source, source_content
 from moorline.verifying import Verified, verify
 
 READ_BYTES = 4 << 20
+
+
+def tree_index(manifest: Manifest, times: Times) -> Index:
+    """What the index says in this layout: the times."""
+    return Index({}, [Row(NO_PACK, 0, 0, times[entry.path]) for entry in manifest.files])
 
 
 class TreeDraft:
@@ -116,8 +121,7 @@ class TreeDraft:
         moved = [e for e in self._fresh if times[e.path] != self.times[e.path]]
         if moved:
             self._set_times(moved, times)
-        rows = [Row(NO_PACK, 0, 0, times[entry.path]) for entry in self.source.manifest.files]
-        return Index({}, rows)
+        return tree_index(self.source.manifest, times)
 
     def _set_times(self, moved: list[Entry], times: Times) -> None:
         with Descent(self.disk, self.staging) as descent:
@@ -154,11 +158,8 @@ class TreeReader:
         except OSError as error:
             if error.errno not in DAMAGE:
                 raise
-            raise Mismatch(
-                f"the store's copy of {entry.shown} is missing or no file. "
-                "Publish the same build again: that repairs it.",
-                problems=[Problem(entry.shown, "missing in the store")],
-            ) from None
+            yield from missing(entry, "missing in the store, or no file there")
+            return
         try:
             left = entry.size + 1
             while left > 0:
