@@ -15,7 +15,7 @@ import pytest
 from counts import Count
 from moorline.target import Target
 from serving.daemons import nginx
-from serving.going import GOOD, LAYOUT, Going, assert_all_new, flip, two_releases
+from serving.going import BAD, GOOD, LAYOUT, Going, assert_all_new, flip, two_releases
 from serving.load import PAUSE_S, under_load
 from serving.recipes import recipe
 from serving.visits import Connection
@@ -44,6 +44,46 @@ def test_no_request_fails_while_builds_go_live(here: Path, mode: str, count: Cou
     assert load.builds >= len(GOOD)
     count.add("responses under load checked", load.responses)
     assert not (here / "nginx/error.log").read_text()
+
+
+@pytest.mark.slow
+def test_no_request_fails_between_the_events_of_codedeploy(here: Path, count: Count) -> None:
+    """deploy.sh and the agent as real processes, one for each event, and the rollback on a host
+    that has nothing but the agent."""
+    going = Going(World(here), "copy")
+    with (
+        nginx(here / "nginx", recipe("/etc/nginx/conf.d/shop.conf", here / "www")) as port,
+        Connection(port) as open_before,
+        under_load(here, port, pause_s=PAUSE_S) as load,
+    ):
+        for number in (2, 3, *BAD):
+            assert event(going, number, "BeforeInstall") == 0
+            load.timeline.begin(number)
+            assert event(going, number, "ApplicationStart") == 0
+            load.timeline.settle()
+            assert_all_new(port, open_before, number)
+            load.timeline.begin(*([3] if number in BAD else []))
+            assert event(going, number, "ValidateService") == (6 if number in BAD else 0)
+            load.timeline.settle()
+        load.timeline.begin(2)
+        (agent,) = (here / "www/.moorline/agents").iterdir()
+        assert run("python3", "-I", str(agent), "rollback") == 0
+        load.timeline.settle()
+        assert_all_new(port, open_before, 2)
+    assert not load.wrong, (here / "nginx/error.log").read_text()
+    count.add("switches under load, by CodeDeploy's events", 5 + len(BAD))
+    count.add("responses under load checked", load.responses)
+
+
+def event(going: Going, number: int, name: str) -> int:
+    """One of CodeDeploy's events for the bundle of a build; its exit status."""
+    script = f"{going.world.bundle(str(number))}/deploy.sh"
+    return run("sh", script, LIFECYCLE_EVENT=name, DEPLOYMENT_ID=f"d-{number}")
+
+
+def run(*command: str, **environment: str) -> int:
+    environment |= {"PATH": os.environ["PATH"], "DEPLOYMENT_GROUP_NAME": "PROD"}
+    return subprocess.run(command, env=environment, cwd="/", stdin=subprocess.DEVNULL).returncode
 
 
 @pytest.mark.slow
