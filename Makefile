@@ -78,5 +78,7 @@ $(DEV): $(RUNTIME) requirements-dev.txt
 $(PM2): $(DEV) tests/serving/pm2/package-lock.json
 	@echo "installing pm2 into $(VENV)/pm2"
 	@mkdir -p $(VENV)/pm2 && cp tests/serving/pm2/package*.json $(VENV)/pm2
-	@npm ci --ignore-scripts --omit=optional --no-audit --no-fund --silent --prefix $(VENV)/pm2
+	@npm ci --ignore-scripts --omit=optional --no-audit --no-fund --silent \
+	  --prefix $(VENV)/pm2 --cache $(VENV)/pm2/cache
+	@rm -rf $(VENV)/pm2/cache
 	@touch $@

@@ -40,10 +40,10 @@ def test_no_request_fails_while_builds_go_live(here: Path, mode: str, count: Cou
             count.add(f"switches under load, {kind}")
             asked = assert_all_new(port, open_before, load.timeline.live)
             count.add("requests right after a switch", asked)
-    assert not load.wrong, (here / "nginx/error.log").read_text()
+    assert not load.wrong, (here / "nginx/error.log").read_text()[-2000:]
     assert load.builds >= len(GOOD)
     count.add("responses under load checked", load.responses)
-    assert not (here / "nginx/error.log").read_text()
+    assert not (here / "nginx/error.log").read_text()[-2000:]
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_no_request_fails_between_the_events_of_codedeploy(here: Path, count: Co
         assert run("python3", "-I", str(agent), "rollback") == 0
         load.timeline.settle()
         assert_all_new(port, open_before, 2)
-    assert not load.wrong, (here / "nginx/error.log").read_text()
+    assert not load.wrong, (here / "nginx/error.log").read_text()[-2000:]
     count.add("switches under load, by CodeDeploy's events", 5 + len(BAD))
     count.add("responses under load checked", load.responses)
 
@@ -95,7 +95,7 @@ def test_the_switch_itself_has_no_gap(here: Path, mode: str, count: Count) -> No
         under_load(here, port) as load,
     ):
         flip(world, load, Target.switch)
-    assert not load.wrong, (here / "nginx/error.log").read_text()
+    assert not load.wrong, (here / "nginx/error.log").read_text()[-2000:]
     assert load.builds == 2
     count.add("bare switches under load", load.timeline.settled)
     count.add("responses under load checked", load.responses)

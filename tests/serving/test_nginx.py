@@ -206,10 +206,12 @@ def test_a_page_from_before_the_switch_finds_its_files_after_it(here: Path) -> N
         nginx(here / "nginx", recipe("/etc/nginx/conf.d/shop-assets.conf", world.root)) as port,
     ):
         page_before = get(port, "/index.html").body.decode()
+        etag = get(port, f"/{page_before}").headers["etag"]
         world.deploy("2")
         page_after = get(port, "/index.html").body.decode()
         found = [get(port, f"/{p}").body for p in (page_before, page_after, "assets/same.css")]
         assert found == [b"// 1", b"// 2", b"body{}"]
+        assert get(port, f"/{page_before}", if_none_match=etag).status == 304
         assert get(port, "/assets/none.js").status == 404
         assert get(without, f"/{page_before}").status == 404
 
