@@ -25,13 +25,14 @@ GOOD = range(1, 13)
 BAD = range(13, 15)
 """Builds whose check fails."""
 
-
 LAYOUT = {"copy": "pack", "link": "tree"}
 """The layout of a store whose builds are placed so."""
 
-
 ROUNDS = 500
+"""Of the load, 7 requests each: enough for thousands of bare switches."""
+
 MOST_ROUNDS = 40_000
+"""After so many, what was to go wrong will not."""
 
 
 class Going:
