@@ -16,6 +16,7 @@ from typing import Any, Callable, TypeVar
 
 from moorline.disk import Disk
 from moorline.errors import Error, ShareDead
+from moorline.interrupts import Held
 from moorline.scan import Progress
 
 Result = TypeVar("Result")
@@ -33,11 +34,13 @@ def guarded(
     if not disk.forks:
         return work(progress)
     receive, send = os.pipe()
-    child = os.fork()
+    held = Held()
+    child = held.fork()
     if child == 0:
-        _child(work, receive, send)
+        _child(work, receive, send, held)
     os.close(send)
     try:
+        held.release()
         result: Result = _watch(child, receive, stall_s, where, progress)
         return result
     finally:
@@ -45,7 +48,7 @@ def guarded(
         _end(child)
 
 
-def _child(work: Callable[[Progress], Any], receive: int, send: int) -> None:
+def _child(work: Callable[[Progress], Any], receive: int, send: int, held: Held) -> None:
     """Never returns: everything this process says goes through the pipe."""
     try:
         os.close(receive)
@@ -59,6 +62,7 @@ def _child(work: Callable[[Progress], Any], receive: int, send: int) -> None:
                 _send(send, ("progress", (done, total, what)))
 
         try:
+            held.release()
             _send(send, ("result", work(beat)))
         except (Error, OSError) as error:
             _send(send, ("error", error))
