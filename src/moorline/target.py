@@ -256,7 +256,7 @@ class Target:
             fd = self.disk.append(b"history.jsonl", folder)
             try:
                 size = os.fstat(fd).st_size
-                if not size:
+                if not self.current():
                     self._sync_way(folder)
                 torn = size and not self._ends_line(path, size)
                 self.disk.write(fd, (b"\n" if torn else b"") + row.text())
@@ -265,7 +265,8 @@ class Target:
                 os.close(fd)
 
     def _sync_way(self, folder: int) -> None:
-        """Before the first row: the names that lead to it, from the one of the target down."""
+        """Until something is live: the names that lead to the history, from the one of the target
+        down. Who made them may have died before they were durable."""
         self.disk.sync(folder)
         self.disk.sync(self.fd)
         with contextlib.suppress(PermissionError):
@@ -325,6 +326,7 @@ class Target:
         with self.folder(b".moorline/" + folder) as fd:
             try:
                 if read_file(self.disk, name, fd, most=len(data)) == data:
+                    self.disk.sync(fd)  # who put it there may have died before doing that
                     return
             except OSError:
                 pass
