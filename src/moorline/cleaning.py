@@ -101,9 +101,8 @@ def clean(store: Store, now: int, *, stale_s: int = STALE_S, grace_s: int = GRAC
 def _settle(store: Store) -> None:
     """Who moved a build to trash/ may have died before that was durable: nothing of the build goes
     while a power cut could list it again."""
-    with store.folder(b"trash") as trash, store.folder(b"builds") as builds:
-        store.disk.sync(trash)
-        store.disk.sync(builds)
+    store.disk.sync(store.folder(b"trash"))
+    store.disk.sync(store.folder(b"builds"))
 
 
 def _retire(store: Store, now: int, stale_s: int) -> Iterator[str]:
