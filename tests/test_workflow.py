@@ -432,6 +432,21 @@ def test_history_is_all_rows_oldest_first(both: World) -> None:
     assert found == [("a", "intended"), ("a", "live"), ("b", "intended"), ("b", "live")]
 
 
+# -- pins -----------------------------------------------------------------------------------------
+
+
+def test_a_pin_steps_back_from_a_build_that_is_being_removed(both: World) -> None:
+    """As a deploy does: the removal may have read the pins already."""
+    with both.ledger() as ledger:
+        token = ledger.begin_removing(build_id("b"), "a test", 1)
+        with pytest.raises(Conflict, match="is being removed"):
+            workflow.pin("b", config=both.config, reason="the audit", disk=DISK)
+        assert ledger.pins() == []
+        ledger.end_removing(build_id("b"), token)
+        workflow.pin("b", config=both.config, reason="the audit", disk=DISK)
+        assert [pin.id for pin in ledger.pins()] == ["b"]
+
+
 # -- export ---------------------------------------------------------------------------------------
 
 

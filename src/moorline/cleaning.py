@@ -53,7 +53,8 @@ def store_time(store: Store) -> int:
         return int(os.fstat(fd).st_mtime)
     finally:
         os.close(fd)
-        store.disk.unlink(name, incoming)
+        with contextlib.suppress(FileNotFoundError):  # taken for a leftover by another cleaner
+            store.disk.unlink(name, incoming)
 
 
 def remove(store: Store, id: BuildId, reason: str) -> None:

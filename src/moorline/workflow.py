@@ -21,7 +21,7 @@ from moorline.build import Build, BuildId, Pin, Release, TargetRecord, build_id
 from moorline.bundle import Bundle, bundle_files, read_bundle, write_bundle, zip_bytes
 from moorline.config import CONFIG_NAME, Config, new_config_text
 from moorline.disk import Disk
-from moorline.errors import ConfigError, Mismatch, NotFound, Problem, translated
+from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, translated
 from moorline.files import remove_tree, write_file
 from moorline.golive import GoLive
 from moorline.history import find_release, previous_of
@@ -200,9 +200,19 @@ def pin(id: str, *, config: Config, reason: str, disk: Disk = DISK) -> Pin:
     """Keep a build, whatever the policy says, until it is unpinned."""
     if not reason.strip():
         raise ConfigError("a pin needs a reason: whoever cleans up will read it.")
-    with translated("pin"), _open(disk, config) as store, _build(store, id) as opened:
-        made = Pin(opened.build.id, reason, getpass.getuser(), int(disk.now()))
-        DirectoryLedger(disk, store.root).write_pin(made)
+    with translated("pin"), _open(disk, config) as store:
+        with _build(store, id) as opened:
+            made = Pin(opened.build.id, reason, getpass.getuser(), int(disk.now()))
+        ledger = DirectoryLedger(disk, store.root)
+        ledger.write_pin(made)
+        # As in a deploy: who removes it announced that before reading the pins, so one of the two
+        # sees the other.
+        if made.id not in store.ids() or made.id in ledger.removing():
+            ledger.remove_pin(made.id)
+            raise Conflict(
+                f"build {made.id} is being removed from the store at {store.path}: it was not "
+                "pinned. Publish it again, or pin another build."
+            )
         return made
 
 
