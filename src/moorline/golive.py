@@ -99,10 +99,16 @@ class GoLive:
 
     def _not_switched(self, deploying: Deploying, error: BaseException) -> NoReturn:
         """Raises the failure, with what stays live; of the preparation nothing is left."""
-        failure = _failure(error)
         self.preparation.drop(deploying)
         self.preparation.report()
-        failure.live = self.target.live_id()
+        live = self.target.live_id()
+        failure = _failure(error)
+        if isinstance(error, KeyboardInterrupt):
+            failure = Interrupted(
+                f"interrupted before the switch: {live or 'nothing'} is live, as before. What was "
+                "prepared is removed."
+            )
+        failure.live = live
         raise failure
 
     def _hooks(self, hooks: tuple[Hook, ...], name: str, deploying: Deploying) -> None:

@@ -53,6 +53,10 @@ COMMANDS = {
     "deploy-id-pack": "deploy b --target {www}",
     "codedeploy-later-pack": "",
 }
+REMAINS = (
+    "everything published or live is as it was", "is live, as before", "is live again",
+    "is cleaned by the next deploy", "Nothing is live, as before",
+)  # fmt: skip
 FAST = ("publish-second-pack", "deploy-copy-later-tree")
 
 
@@ -161,6 +165,7 @@ def _survives(
         assert "Traceback" not in said, "a traceback is for people who develop Moorline"
         if code in (130, 6):
             assert "moorline: " in said, "nothing was said"
+            assert any(text in said for text in REMAINS), "not said what remains"
         truth.holds(world, scenario, done=code == 0)
         truth.recovers(world, scenario)
     except BaseException as error:

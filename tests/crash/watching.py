@@ -27,8 +27,11 @@ class Watch:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         assert self._fd >= 0, os.strerror(ctypes.get_errno())
         self._folders: dict[int, str] = {}
+        self._names: set[str] = set()
         for folder in folders:
             self._add(str(folder))
+        self.count()  # what looking for folders opened
+        self._names.clear()
 
     def __enter__(self) -> Watch:
         return self
@@ -41,6 +44,12 @@ class Watch:
             number = _libc.inotify_add_watch(self._fd, os.fsencode(path), _SEEN)
             if number >= 0:  # else it is gone again
                 self._folders[number] = path
+
+    def wait_for(self, name: str, timeout_s: float) -> None:
+        """Until something called `name` was opened or changed."""
+        while name not in self._names:
+            assert select.select([self._fd], [], [], timeout_s)[0], f"nobody touched {name}"
+            self.count()
 
     def wait(self, number: int, process: subprocess.Popen[Any], timeout_s: float) -> None:
         """Until there were `number` events, or the process has ended."""
@@ -70,5 +79,6 @@ class Watch:
                 name = data[at + _EVENT.size : at + _EVENT.size + size].rstrip(b"\0")
                 at += _EVENT.size + size
                 seen += 1
+                self._names.add(os.fsdecode(name))
                 if mask & _CREATE and mask & _DIRECTORY:
                     self._add(os.path.join(self._folders[number], os.fsdecode(name)))
