@@ -164,7 +164,11 @@ class GoLive:
         """The release passed: tell the ledger, and remove old ones. Nothing of this can fail it."""
         self._end()
         with contextlib.suppress(OSError):
-            self.target.clean(self.settings.keep_releases)
+            removed = self.target.clean(self.settings.keep_releases)
+            ended = {row.place for row in self.target.history() if row.step != "intended"}
+            left = [place for place in removed if place not in ended]
+            if left:
+                self.outcome.notes.append(f"removed what an earlier run left: {', '.join(left)}")
 
     def _end(self) -> None:
         """No deployment is under way any more, and the ledger knows what is live."""

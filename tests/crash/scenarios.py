@@ -212,10 +212,10 @@ def remove(id: str) -> Callable[[World, Disk], object]:
 
 def clean(
     later_s: int = LATER_S, stale_s: int = cleaning.STALE_S, grace_s: int = cleaning.GRACE_S
-) -> Callable[[World, Disk], object]:
+) -> Callable[[World, Disk], cleaning.Cleaned]:
     """Clean the store as it would be done `later_s` seconds from now."""
 
-    def verb(world: World, disk: Disk) -> object:
+    def verb(world: World, disk: Disk) -> cleaning.Cleaned:
         with open_store(disk, world.store) as store:
             now = cleaning.store_time(store) + later_s
             return cleaning.clean(store, now, stale_s=stale_s, grace_s=grace_s)
