@@ -53,6 +53,8 @@ class Truth:
                     self.build_is_whole(store, id)
             whole = [build.sequence for build in store.builds()]
             assert len(whole) == len(set(whole)), "two builds have one sequence number"
+            if done and scenario.removes:
+                assert scenario.removes not in ids, "what was reported as removed is listed"
             if done and scenario.adds:
                 assert scenario.adds in ids, "I1: what publish reported as done is not listed"
                 bundle = read_bundle(store.disk, world.bundle(scenario.adds))

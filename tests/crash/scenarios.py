@@ -35,10 +35,13 @@ SPECS: dict[str, dict[str, Content]] = {
     "b": {**SMALL, "index.html": b"<h1>two!</h1>", "img/new.txt": b"new"},
     "c": {**SMALL, "index.html": b"<h1>three</h1>", "bin/run": (b"#!/bin/sh\n", 0o700)},
     "other": {"index.html": b"nothing", "shared": b"of it"},
+    "base": {**SMALL, "note": b"note" * 75},
+    "d": {**SMALL, "note": b"note" * 75, "more": b"of d"},
     "folded": {"index.html": b"<h1>one</h1>", "img/c.png": b"\x89GIF" * 700},
     "same": SMALL,
 }
-"""`folded` needs a twentieth of the pack of `a`, which it therefore folds into its own."""
+"""`folded` needs a twentieth of the pack of `a`, which it therefore folds into its own; `d` needs
+all of the pack of `base`, which is too large to be folded."""
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ SKIPPED = ("verify", "publish-again", "publish-records", "publish-manifest", "ex
 
 MOST = 400
 NAMES = [name for name in SCENARIOS if not name.startswith(SKIPPED)]
-MOST_AFTER_A_DEATH = 20
+MOST_AFTER_A_DEATH = 12
 AFTER_A_DEATH = (
-    *("publish-second-pack", "publish-second-tree", "publish-folding-pack", "publish-repair-tree"),
+    *("publish-first-pack", "publish-second-tree", "publish-folding-pack", "publish-repair-tree"),
     *("deploy-copy-first-pack", "deploy-copy-later-pack", "deploy-link-later-tree"),
     *(
         "deploy-link-first-tree",
@@ -48,7 +48,7 @@ def test_the_power_goes_at_any_moment(name: str, here: Path, truth: Truth, count
     ground = Ground(here)
     disk = JournalDisk(here, seed=7)
     scenario.run(world, disk)
-    for turn, (number, done, state) in enumerate(_states(disk, MOST)):
+    for turn, (number, done, state) in enumerate(_states(disk, MOST, MOST)):
         call = disk.calls[number] if number < len(disk.calls) else "the end"
         try:
             _survives(world, ground, scenario, truth, state, done=done, again=turn % 5 == 0)
@@ -77,7 +77,7 @@ def test_the_power_goes_while_a_run_takes_up_what_a_dead_one_left(
             scenario.run(world, disk)
         disk.revive()
         scenario.run_again(world, disk)
-        for number, done, state in _states(disk, MOST_AFTER_A_DEATH):
+        for number, done, state in _states(disk, MOST_AFTER_A_DEATH, MOST_AFTER_A_DEATH):
             call = disk.calls[number] if number < len(disk.calls) else "the end"
             try:
                 _survives(world, ground, scenario, truth, state, done=done, again=False)
@@ -94,13 +94,17 @@ def _deaths(disk: RecordingDisk) -> list[int]:
     return sorted({*named, *sorted(disk.changed)[::4]})
 
 
-def _states(disk: JournalDisk, most: int) -> list[tuple[int, bool, State]]:
-    """All that may be left at the end, and a sample of what may be left before."""
-    ends = list(disk.possible(thorough=True))
+def _states(
+    disk: JournalDisk, most_at_the_end: int, most_before: int
+) -> list[tuple[int, bool, State]]:
+    """What may be left at the end, all and nothing first, and a sample of what may be before."""
+    ends = [(len(disk.calls), True, state) for state in disk.possible(thorough=True)]
     before = [(number, False, state) for number, state in disk.states]
-    states = _distinct([(len(disk.calls), True, state) for state in ends] + before)
-    first, rest = states[: len(ends)], states[len(ends) :]
-    return first + disk.chance.sample(rest, min(most, len(rest)))
+    states = _distinct(ends + before)
+    first = [state for state in states if state[1]]
+    rest = states[len(first) :]
+    kept = disk.chance.sample(first[2:], min(most_at_the_end, len(first[2:])))
+    return [*first[:2], *kept, *disk.chance.sample(rest, min(most_before, len(rest)))]
 
 
 def _distinct(states: list[tuple[int, bool, State]]) -> list[tuple[int, bool, State]]:
