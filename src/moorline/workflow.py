@@ -433,7 +433,14 @@ def _export(
         root = disk.open_directory(temporary, parent)
         try:
             Placement(
-                disk, root, manifest, opened.times(manifest), opened.reader(manifest), [], None, progress
+                disk,
+                root,
+                manifest,
+                opened.times(manifest),
+                opened.reader(manifest),
+                [],
+                None,
+                progress,
             ).run()
             disk.sync_all(root)
         finally:

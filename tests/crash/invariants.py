@@ -67,8 +67,7 @@ class Truth:
         with store.open_build(id) as opened:  # type: ignore[arg-type]
             assert opened.build.digest == manifest.digest, f"I6: {id} is another build"
             ticket = store.read_ticket(opened.build.sequence)
-            mine = (opened.build.token, opened.build.id, opened.build.created)
-            assert ticket == mine, f"I1: {id} has no ticket: {ticket}"
+            assert ticket == opened.build, f"I1: {id} has no ticket: {ticket}"
             assert opened.manifest(manifest.digest).text == manifest.text
             found = opened.verify(manifest).problems
             assert not found, f"I1: {id} is listed and not whole: {found}"

@@ -9,6 +9,7 @@ are those at which a verb changes or lists what the other one looks at.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class Paused:
 
 @dataclass(frozen=True)
 class Halves:
-    """`pair` in turns; of the first verb only the steps after the one that makes `since`."""
+    """`pair` in turns; of the first verb only the steps after the one on the path `since`."""
 
     pair: Pair
     since: str = ""
@@ -81,11 +82,11 @@ HALVES = (
                 other_fails=GONE, other_needs="b", layouts=("pack",))),
     # A cleaner without any patience is safe for every publish that it can see in incoming/.
     Halves(Pair("publish, cleaner", published("a"), publish("b"), CLEANER, keeps=("a", "b"),
-                layouts=("pack",)), since="uses"),
+                layouts=("pack",)), since="incoming/.*/index"),
     Halves(Pair("folding publish, cleaner", published("a"), publish("folded"), CLEANER,
-                keeps=("a", "folded"), layouts=("pack",)), since="uses"),
+                keeps=("a", "folded"), layouts=("pack",)), since="incoming/.*/index"),
     Halves(Pair("publish, publish of the same", published("a"), publish("b"),
-                publish("b", "again"), keeps=("a", "b"), layouts=("pack",)), since="ticket"),
+                publish("b", "again"), keeps=("a", "b"), layouts=("pack",)), since="incoming/.*/build.json"),
 )  # fmt: skip
 
 
@@ -101,7 +102,8 @@ def steps(world: World, pair: Pair, verb: Verb, since: str = "") -> list[int]:
         for number, path in disk.paths.items()
         if path.startswith(str(world.store)) and disk.calls[number].operation in telling
     ]
-    first = next((n for n in inside if since and since in disk.paths[n].rpartition("/")[2]), -1)
+    made = (n for n in inside if since and re.search(since, disk.paths[n]))
+    first = next(made, -1)
     return [number for number in inside if number > first]
 
 

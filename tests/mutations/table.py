@@ -47,40 +47,41 @@ def left_out(name: str, invariant: str, file: str, old: str, by: str) -> Mutatio
 
 BARRIERS = (
     left_out("no fsync of the pack", "I1", "layout/pack.py",
-             "                writer.flush()\n                self.disk.sync(fd)\n",
+             "            writer.flush()\n            self.disk.sync(fd)\n",
              by=f"{POWER}[publish-second-pack]"),
-    left_out("no fsync of packs/", "I1", "layout/pack.py",
-             "            self.disk.sync(packs)\n", by=f"{POWER}[publish-second-pack]"),
+    mutation("no fsync of packs/", "I1",
+             ("layout/pack.py", "        self.disk.sync(self.packs)\n", ""),
+             by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of the manifest", "I1",
              ("publishing.py",
-              'write_file(self.disk, b"manifest", manifest.text, reservation.folder)',
+              'write_file(self.disk, b"manifest", manifest.text, reservation.folder, private=True)',
               'fd = self.disk.create(b"manifest", 0o644, reservation.folder)\n'
-              "            self.disk.write(fd, manifest.text)\n"
-              "            self.disk.close(fd)"),
+              "        self.disk.write(fd, manifest.text)\n"
+              "        self.disk.close(fd)"),
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of build.json and all other small files", "I1",
              ("files.py", "        disk.write(fd, data)\n        disk.sync(fd)\n",
               "        disk.write(fd, data)\n"),
              by=f"{POWER}[publish-second-pack]"),
-    mutation("no fsync of the ticket", "I1",
-             ("publishing.py", 'write_file(self.disk, b"ticket", text, reservation.folder)',
-              'fd = self.disk.create(b"ticket", 0o644, reservation.folder)\n'
-              "            self.disk.write(fd, text)\n"
-              "            self.disk.close(fd)"),
+    left_out("no fsync of the index", "I1", "publishing.py",
+             "            self.disk.write(fd, closing(self.named, index))\n"
+             "            self.disk.sync(fd)\n",
              by=f"{POWER}[publish-second-pack]"),
-    left_out("no fsync of sequence/", "I1", "publishing.py",
-             "                self.disk.sync(sequence)\n", by=f"{POWER}[publish-second-pack]"),
+    mutation("no fsync of sequence/", "I1",
+             ("publishing.py", "        self.disk.sync(sequence)\n", ""),
+             by=f"{POWER}[publish-second-pack]"),
     left_out("no fsync of the staging folder", "I1", "publishing.py",
              "        self.disk.sync(reservation.folder)\n", by=f"{POWER}[publish-second-pack]"),
     left_out("no syncfs after a tree", "I1", "layout/tree.py",
              "                old.close()\n        self.disk.sync_all(self.staging)\n",
              by=f"{POWER}[publish-second-tree]"),
-    left_out("no fsync of builds/ after the commit", "I1", "publishing.py",
-             "            self.disk.rename(reservation.name, reservation.id, incoming, builds)\n"
-             "            self.disk.sync(builds)\n", by=f"{POWER}[publish-second-pack]"),
+    mutation("no fsync of builds/ after the commit", "I1",
+             ("publishing.py", "        self.disk.sync(builds)\n        self.disk.sync(incoming)\n",
+              "        self.disk.sync(incoming)\n"),
+             by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of incoming/ after the commit", "I1",
-             ("publishing.py",
-              "            self.disk.sync(incoming)\n\n    def _tidy(", "\n    def _tidy("),
+             ("publishing.py", "        self.disk.sync(builds)\n        self.disk.sync(incoming)\n",
+              "        self.disk.sync(builds)\n"),
              by=f"{POWER}[publish-second-pack]"),
     left_out("no fsync of the folder of a replaced file", "I2", "files.py",
              "    disk.rename(temporary, path, source_at=at, at=at)\n    disk.sync(at)\n",
@@ -97,8 +98,10 @@ BARRIERS = (
              '                self.disk.unlink(b"current", self.fd)\n'
              "        self.disk.sync(self.fd)\n",
              by=f"{POWER}[deploy-copy-later-pack]"),
-    left_out("no fsync of builds/ after a removal", "I4", "cleaning.py",
-             "            store.disk.sync(builds)\n", by=f"{POWER}[remove-pack]"),
+    mutation("no fsync of builds/ after a removal", "I4",
+             ("cleaning.py", "        store.disk.sync(trash)\n        store.disk.sync(builds)\n",
+              "        store.disk.sync(trash)\n"),
+             by=f"{POWER}[remove-pack]"),
     left_out("a build that a dead run listed is not made durable", "I1", "publishing.py",
              "            self._settle(opened)\n", by=f"{AFTER}[publish-first-pack]"),
     left_out("a removal that a dead run made is not made durable", "I1", "cleaning.py",
@@ -113,10 +116,9 @@ BARRIERS = (
               "                if not size:\n"),
              by=f"{AFTER}[deploy-link-first-tree]"),
     left_out("settings that a dead run left are not made durable", "I1", "store.py",
-             "                if read_file(self.disk, os.fsencode(name), fd, most=len(data))"
-             " == data:\n"
-             "                    self.disk.sync(fd)  # who put it there may have died before "
-             "doing that\n",
+             "            if read_file(self.disk, os.fsencode(name), fd, most=len(data)) == data:\n"
+             "                self.disk.sync(fd)  # who put it there may have died before doing "
+             "that\n",
              by=f"{AFTER}[publish-first-pack]"),
     left_out("a store that a dead run made is not made durable", "I1", "store.py",
              "            disk.sync(root)  # who made it may have died before doing that\n",
@@ -135,11 +137,12 @@ BARRIERS = (
 )  # fmt: skip
 
 ORDERS = (
-    mutation("the build is listed before its small files are there", "I1",
-             ("publishing.py", '        write_file(self.disk, b"times",',
-              '        self._commit(reservation)\n        write_file(self.disk, b"times",'),
-             ("publishing.py", "                self._commit(reservation)\n",
-              "                pass\n"),
+    mutation("the build is listed before its index is complete", "I1",
+             ("publishing.py", "        reservation.complete(draft.finish(",
+              "        self._commit(reservation, build)\n"
+              "        reservation.complete(draft.finish("),
+             ("publishing.py", "            committed = self._commit(reservation, build)\n",
+              "            committed = True\n"),
              by=f"{STEPS}[publish-second-pack]"),
     mutation("current is switched before the history says so", "I2",
              ("golive.py",
@@ -155,16 +158,13 @@ ORDERS = (
               '                self.disk.unlink(b"current", self.fd)\n'
               '            self.disk.rename(temporary, b"current", self.fd, self.fd)\n'),
              by=f"{STEPS}[deploy-copy-later-pack]"),
-    mutation("`uses` is written after looking", "I4",
-             ("layout/pack.py",
-              "        write_file(\n"
-              '            self.disk, b"uses", "".join(f"{name}\\n" for name in names).encode(), '
-              "self.staging\n        )\n", ""),
-             ("layout/pack.py", "            return self._prove(packs, found, stale, progress)\n",
-              "            proved = self._prove(packs, found, stale, progress)\n"
-              '            text = "".join(f"{name}\\n" for name in names).encode()\n'
-              '            write_file(self.disk, b"uses", text, self.staging)\n'
-              "            return proved\n"),
+    mutation("packs are named after looking at them", "I4",
+             ("publishing.py",
+              "            self.disk.write(self._index, opening(dict(self.named)))\n",
+              "            pass\n"),
+             ("publishing.py", "            self.disk.write(fd, closing(self.named, index))\n",
+              "            self.disk.write(fd, opening(dict(self.named)))\n"
+              "            self.disk.write(fd, closing(self.named, index))\n"),
              by=f"{ACTORS}[publish, cleaner of a removed base, pack]"),
     mutation("the pin comes after the listing", "I4",
              ("preparing.py", "                self._pin(store)\n", ""),
@@ -181,8 +181,8 @@ ORDERS = (
              ("cleaning.py", "for pin in ledger.pins()", "for pin in pins"),
              by=f"{ACTORS}[removal, deploy, pack]"),
     mutation("a removed build is unlinked in its place", "I1",
-             ("cleaning.py", "                store.disk.rename(id, name, builds, trash)\n",
-              "                remove_tree(store.disk, id.encode(), builds)\n"),
+             ("cleaning.py", "            store.disk.rename(id, name, builds, trash)\n",
+              "            remove_tree(store.disk, id.encode(), builds)\n"),
              by=f"{STEPS}[remove-pack]"),
     mutation("an old release is unlinked in its place", "I7",
              ("target.py",
@@ -216,9 +216,8 @@ CHECKS = (
               "            if not digest:\n"),
              by="tests/test_preparing.py::test_a_changed_pack_is_refused"),
     mutation("what the target holds is not compared", "I5",
-             ("place.py",
-              "if hash_file(self.disk, fd, entry.size) != (entry.digest, entry.size):\n",
-              "if hash_file(self.disk, fd, entry.size)[1] < 0:\n"),
+             ("place.py", "                        if found != (entry.digest, entry.size):\n",
+              "                        if not found:\n"),
              by="tests/test_place.py"),
     mutation("extra names are overlooked", "I5",
              ("verifying.py", "        for name, kind in found.items():\n",
@@ -296,11 +295,15 @@ CHECKS = (
              by="tests/contract/test_layouts.py::"
                 "test_a_source_that_changed_after_the_scan_is_not_published"),
     mutation("a repeated link that worked is taken for another's", "I1",
-             ("publishing.py",
-              "                    if mine is None or mine[0] != reservation.token:\n",
-              "                    if mine is not None:\n"),
+             ("publishing.py", "            if mine is None or mine.token != build.token:\n",
+              "            if mine is not None:\n"),
              by="tests/test_publishing.py::"
                 "test_a_link_that_says_eexist_after_it_succeeded_is_recognised"),
+    mutation("a repeated commit that worked is taken for a failure", "I1",
+             ("publishing.py",
+              "            if not self._committed(build):\n                raise\n",
+              "            raise\n"),
+             by="tests/test_publishing.py"),
 )  # fmt: skip
 
 MUTATIONS = (*BARRIERS, *ORDERS, *CHECKS)
