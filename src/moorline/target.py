@@ -364,18 +364,22 @@ class Target:
         rows = self.history()
         wanted = self._wanted(rows, keep)
         live = os.path.realpath(self.path_of(self.current() or "."))
-        removed = []
+        removed, doomed = [], []
         with self.folder(b"releases") as releases:
             for name, _ in sorted(self.disk.names(releases)):
                 place = "releases/" + os.fsdecode(name)
                 if place in wanted or self.path_of(place) == live or not _ours(place):
                     continue
-                doomed = name
+                gone = name
                 if not name.startswith(b".removing."):
-                    doomed = b".removing." + name[:200]
-                    self.disk.rename(name, doomed, releases, releases)
+                    gone = b".removing." + name[:200]
+                    self.disk.rename(name, gone, releases, releases)
                     removed.append(place)
-                remove_tree(self.disk, doomed, releases)
+                doomed.append(gone)
+            if doomed:
+                self.disk.sync(releases)  # else a power cut could give half of one its name back
+            for name in doomed:
+                remove_tree(self.disk, name, releases)
         self._clean_kept(rows, wanted)
         self._clean_temporary()
         return removed

@@ -147,7 +147,8 @@ class Truth:
         left = store_litter(world)
         assert not left, f"I7: left in the store: {left}"
         names = {name.removesuffix(".deleting") for name in found}
-        silent = {n for n in names if n.startswith(("incoming/", "trash/", "packs/"))} - said
+        folders = re.compile("(incoming|trash|packs)/[^/]+")
+        silent = set(filter(folders.fullmatch, names)) - said
         assert not silent, f"I7: cleaned and not reported: {silent}"
 
 

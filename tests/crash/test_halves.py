@@ -86,7 +86,8 @@ HALVES = (
     Halves(Pair("folding publish, cleaner", published("a"), publish("folded"), CLEANER,
                 keeps=("a", "folded"), layouts=("pack",)), since="incoming/.*/index"),
     Halves(Pair("publish, publish of the same", published("a"), publish("b"),
-                publish("b", "again"), keeps=("a", "b"), layouts=("pack",)), since="incoming/.*/build.json"),
+                publish("b", "again"), keeps=("a", "b"), layouts=("pack",)),
+           since="incoming/.*/build.json"),
 )  # fmt: skip
 
 

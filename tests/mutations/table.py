@@ -102,6 +102,11 @@ BARRIERS = (
              ("cleaning.py", "        store.disk.sync(trash)\n        store.disk.sync(builds)\n",
               "        store.disk.sync(trash)\n"),
              by=f"{POWER}[remove-pack]"),
+    left_out("no fsync of releases/ before its old ones are unlinked", "I7", "target.py",
+             "            if doomed:\n"
+             "                self.disk.sync(releases)  # else a power cut could give half of one "
+             "its name back\n",
+             by=f"{POWER}[target-clean-pack]"),
     left_out("a build that a dead run listed is not made durable", "I1", "publishing.py",
              "            self._settle(opened)\n", by=f"{AFTER}[publish-first-pack]"),
     left_out("a removal that a dead run made is not made durable", "I1", "cleaning.py",
@@ -185,9 +190,8 @@ ORDERS = (
               "            remove_tree(store.disk, id.encode(), builds)\n"),
              by=f"{STEPS}[remove-pack]"),
     mutation("an old release is unlinked in its place", "I7",
-             ("target.py",
-              "                    self.disk.rename(name, doomed, releases, releases)\n",
-              "                    doomed = name\n"),
+             ("target.py", "                    self.disk.rename(name, gone, releases, releases)\n",
+              "                    gone = name\n"),
              by=f"{STEPS}[target-clean-pack]"),
     mutation("packs are looked for in builds/ before incoming/", "I1",
              ("cleaning.py", '(b"incoming", b"builds", b"trash")',
