@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 PM2 := $(VENV)/.pm2-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-nfs check lint format wheel pyz clean clean-venv
+.PHONY: help venv demo test test-all test-nfs mutations check lint format wheel pyz clean clean-venv
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-all: $(DEV) $(PM2) ## every test but those of test-nfs
 #         nfs-ganesha nfs-ganesha-vfs gcc libc6-dev fuse3
 test-nfs: $(DEV) ## the tests on real NFS mounts: need root and the packages named in the Makefile
 	$(BIN)/python -m pytest tests/nfs
+
+mutations: $(DEV) ## break the source on purpose, and see that a test notices each time
+	$(BIN)/python tests/mutations/run.py
 
 check: lint test ## format, lint, types, fast tests: run this before a commit
 

@@ -723,6 +723,20 @@ def test_what_a_killed_deploy_of_one_process_left_is_taken_over(on_a: World) -> 
     assert any("took over from a deploy of build b" in note for note in result.notes)
 
 
+def test_what_a_killed_deploy_left_is_removed_and_reported(on_a: World) -> None:
+    on_a.publish("b", SITE_B)
+    stops = iter(range(0, 1000, 5))
+    while len(on_a.releases()) == 1:
+        with pytest.raises(Stopped):
+            on_a.deploy("b", disk=StoppingDisk(next(stops)))
+    (left,) = [name for name in on_a.releases() if name.startswith("b.")]
+
+    again = on_a.deploy("b")
+
+    assert f"removed what an earlier run left: releases/{left}" in again.notes
+    assert left not in on_a.releases()
+
+
 def test_a_switch_is_refused_when_another_was_faster(on_a: World) -> None:
     on_a.publish("b", SITE_B)
     prepare(on_a, "b", **D1)

@@ -18,6 +18,7 @@ import moorline
 RANKS = {
     "": 0,  # moorline itself: the version
     "errors": 1,
+    "interrupts": 1,
     "record": 2,
     "build": 3,
     "manifest": 3,

@@ -53,7 +53,8 @@ def store_time(store: Store) -> int:
         return int(os.fstat(fd).st_mtime)
     finally:
         os.close(fd)
-        store.disk.unlink(name, incoming)
+        with contextlib.suppress(FileNotFoundError):  # taken for a leftover by another cleaner
+            store.disk.unlink(name, incoming)
 
 
 def remove(store: Store, id: BuildId, reason: str) -> None:
@@ -89,12 +90,20 @@ def remove(store: Store, id: BuildId, reason: str) -> None:
 
 def clean(store: Store, now: int, *, stale_s: int = STALE_S, grace_s: int = GRACE_S) -> Cleaned:
     """Clean what is old enough at `now`, by the store's clock. Safe beside everything else."""
+    _settle(store)
     stale = (*_retire(store, now, stale_s), *_retire_notes(store, now, stale_s))
     doomed = list(_doom(store, now, grace_s))
     packs: tuple[str, ...] = ()
     if store.layout == "pack":
         packs = tuple(_delete_packs(store, now, grace_s))
     return Cleaned(stale, tuple(_delete(store, doomed)), packs)
+
+
+def _settle(store: Store) -> None:
+    """Who moved a build to trash/ may have died before that was durable: nothing of the build goes
+    while a power cut could list it again."""
+    store.disk.sync(store.folder(b"trash"))
+    store.disk.sync(store.folder(b"builds"))
 
 
 def _retire(store: Store, now: int, stale_s: int) -> Iterator[str]:

@@ -98,10 +98,16 @@ class GoLive:
 
     def _not_switched(self, deploying: Deploying, error: BaseException) -> NoReturn:
         """Raises the failure, with what stays live; of the preparation nothing is left."""
-        failure = _failure(error)
         self.preparation.drop(deploying)
         self.preparation.report()
-        failure.live = self.target.live_id()
+        live = self.target.live_id()
+        failure = _failure(error)
+        if isinstance(error, KeyboardInterrupt):
+            failure = Interrupted(
+                f"interrupted before the switch: {live or 'nothing'} is live, as before. What was "
+                "prepared is removed."
+            )
+        failure.live = live
         raise failure
 
     def _hooks(self, hooks: tuple[Hook, ...], name: str, deploying: Deploying) -> None:
@@ -157,7 +163,11 @@ class GoLive:
         """The release passed: tell the ledger, and remove old ones. Nothing of this can fail it."""
         self._end()
         with contextlib.suppress(OSError):
-            self.target.clean(self.settings.keep_releases)
+            removed = self.target.clean(self.settings.keep_releases)
+            ended = {row.place for row in self.target.history() if row.step != "intended"}
+            left = [place for place in removed if place not in ended]
+            if left:
+                self.outcome.notes.append(f"removed what an earlier run left: {', '.join(left)}")
 
     def _end(self) -> None:
         """No deployment is under way any more, and the ledger knows what is live."""

@@ -17,6 +17,7 @@ from typing import Any, Callable, TypeVar
 
 from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error, ShareDead
+from moorline.interrupts import Held
 from moorline.scan import Progress
 
 Result = TypeVar("Result")
@@ -35,11 +36,13 @@ def guarded(
         return work(progress)
     receive, send = os.pipe()
     parent = os.getpid()
-    child = os.fork()
+    held = Held()
+    child = held.fork()
     if child == 0:
-        _child(work, receive, send, parent)
+        _child(work, receive, send, parent, held)
     os.close(send)
     try:
+        held.release()
         result: Result = _watch(child, receive, stall_s, where, progress)
         return result
     finally:
@@ -47,7 +50,9 @@ def guarded(
         _end(child)
 
 
-def _child(work: Callable[[Progress], Any], receive: int, send: int, parent: int) -> None:
+def _child(
+    work: Callable[[Progress], Any], receive: int, send: int, parent: int, held: Held
+) -> None:
     """Never returns: everything this process says goes through the pipe. It keeps nobody waiting
     for the output of its parent, and goes when that goes: the share may hold it for hours."""
     try:
@@ -64,6 +69,7 @@ def _child(work: Callable[[Progress], Any], receive: int, send: int, parent: int
                 _send(send, ("progress", (done, total, what)))
 
         try:
+            held.release()
             _send(send, ("result", work(beat)))
         except (Error, OSError) as error:
             _send(send, ("error", error))

@@ -25,6 +25,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error
+from moorline.interrupts import Held
 
 Job = Callable[[Any], Any]
 """Does one piece. What it takes and returns must be what marshal can write: tuples, lists, bytes,
@@ -205,11 +206,13 @@ class _Processes:
     def _start(self, take: socket.socket) -> None:
         answer, tell = os.pipe()
         parent = os.getpid()
-        child = os.fork()
+        held = Held()
+        child = held.fork()
         if child == 0:
             status = 1
             try:
                 end_with_parent(parent)
+                held.release()
                 self._give.close()
                 os.close(answer)
                 _serve(self._job, take, tell)
@@ -220,6 +223,7 @@ class _Processes:
         self._children.append(child)
         self._answers[answer] = bytearray()
         self._selector.register(answer, selectors.EVENT_READ)
+        held.release()
 
     def put(self, piece: Any) -> None:
         self._number += 1

@@ -239,6 +239,7 @@ class Publisher:
         with opened:
             _refuse_other_content(id, opened.build.digest, source)
             repaired += self._mend(opened, source)
+            self._settle(opened)
         files = len(source.manifest.files)
         return Published(opened.build, Written(0, 0, files, repaired), already=True)
 
@@ -250,6 +251,15 @@ class Publisher:
             opened.close()
             raise Mismatch(f"{opened.path}/build.json and the manifest beside it differ.")
         return opened
+
+    def _settle(self, opened: OpenBuild) -> None:
+        """Whoever published or mended this build may have died before all of it was durable, and
+        it is promised now."""
+        if self.store.layout == "tree":
+            self.disk.sync_all(opened.folder)
+        self.disk.sync(opened.folder)
+        self.disk.sync(self.store.folder(b"builds"))
+        self.disk.sync(self.store.folder(b"incoming"))
 
     def _restore_record(
         self, source: Source, id: BuildId, revision: str, tool: str, damage: Mismatch

@@ -18,7 +18,13 @@ from typing import Optional
 from moorline.build import Build, BuildId, build_id
 from moorline.disk import DAMAGE, AnyPath, Disk, Named
 from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, UnknownFormat
-from moorline.files import make_directories, read_file, replace_file, write_file
+from moorline.files import (
+    make_directories,
+    read_file,
+    replace_file,
+    sync_directory,
+    write_file,
+)
 from moorline.layout import LAYOUTS, Base, Reader, Times, read_base
 from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
@@ -71,6 +77,10 @@ def init_store(disk: Disk, path: AnyPath, *, app: str, layout: str = "pack") -> 
                     disk.make_directory(folder, 0o755, root)
             disk.sync(root)  # who finds the marker finds the folders
             _mark(disk, root, app, layout)
+        else:
+            disk.sync(root)  # who made it may have died before doing that
+        with contextlib.suppress(PermissionError):
+            sync_directory(disk, os.path.dirname(os.path.abspath(path)))
     finally:
         os.close(root)
     store = open_store(disk, path)
@@ -281,6 +291,7 @@ class Store:
         fd = self.folder(folder)
         try:
             if read_file(self.disk, os.fsencode(name), fd, most=len(data)) == data:
+                self.disk.sync(fd)  # who put it there may have died before doing that
                 return
         except OSError as error:
             if error.errno not in DAMAGE:

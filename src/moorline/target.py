@@ -263,7 +263,7 @@ class Target:
             fd = self.disk.append(b"history.jsonl", folder)
             try:
                 size = os.fstat(fd).st_size
-                if not size:
+                if not self.current():
                     self._sync_way(folder)
                 torn = size and not self._ends_line(path, size)
                 self.disk.write(fd, (b"\n" if torn else b"") + row.text())
@@ -272,7 +272,8 @@ class Target:
                 os.close(fd)
 
     def _sync_way(self, folder: int) -> None:
-        """Before the first row: the names that lead to it, from the one of the target down."""
+        """Until something is live: the names that lead to the history, from the one of the target
+        down. Who made them may have died before they were durable."""
         self.disk.sync(folder)
         self.disk.sync(self.fd)
         with contextlib.suppress(PermissionError):
@@ -332,6 +333,7 @@ class Target:
         with self.folder(b".moorline/" + folder) as fd:
             try:
                 if read_file(self.disk, name, fd, most=len(data)) == data:
+                    self.disk.sync(fd)  # who put it there may have died before doing that
                     return
             except OSError:
                 pass
@@ -375,18 +377,22 @@ class Target:
         wanted = self._wanted(rows, keep)
         current = self.current()  # one that leads into a store is nothing of ours to remove
         live = "" if _TREE.fullmatch(current) else os.path.realpath(self.path_of(current or "."))
-        removed = []
+        removed, doomed = [], []
         with self.folder(b"releases") as releases:
             for name, _ in sorted(self.disk.names(releases)):
                 place = "releases/" + os.fsdecode(name)
                 if place in wanted or self.path_of(place) == live or not _ours(place):
                     continue
-                doomed = name
+                gone = name
                 if not name.startswith(b".removing."):
-                    doomed = b".removing." + name[:200]
-                    self.disk.rename(name, doomed, releases, releases)
+                    gone = b".removing." + name[:200]
+                    self.disk.rename(name, gone, releases, releases)
                     removed.append(place)
-                remove_tree(self.disk, doomed, releases)
+                doomed.append(gone)
+            if doomed:
+                self.disk.sync(releases)  # else a power cut could give half of one its name back
+            for name in doomed:
+                remove_tree(self.disk, name, releases)
         self._clean_kept(rows, wanted)
         self._clean_temporary()
         return removed

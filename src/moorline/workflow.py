@@ -21,14 +21,14 @@ from moorline.build import Build, BuildId, Pin, Release, TargetRecord, build_id
 from moorline.bundle import Bundle, bundle_files, read_bundle, write_bundle, zip_bytes
 from moorline.config import CONFIG_NAME, Config, new_config_text
 from moorline.disk import Disk
-from moorline.errors import ConfigError, Mismatch, NotFound, Problem, translated
+from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, translated
 from moorline.files import remove_tree, write_file
 from moorline.golive import GoLive
 from moorline.history import find_release, previous_of
 from moorline.layout import Written
 from moorline.layout.index import INDEX_DAMAGED, read_index
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import Difference, difference
+from moorline.manifest import Difference, Manifest, difference
 from moorline.place import Placement
 from moorline.proof import prove
 from moorline.publishing import Publisher
@@ -181,33 +181,16 @@ def export(
 ) -> ExportResult:
     """A plain folder of any build, every byte verified. `directory` must not exist yet."""
     started = time.monotonic()
+    above, name = os.path.split(os.path.abspath(directory))
     with translated("export"), _open(disk, config) as store, _build(store, id) as opened:
         manifest = opened.manifest()
+        if os.path.lexists(directory):
+            raise ConfigError(f"{directory} exists. Name a new folder for the export.")
+        parent = disk.open_directory(above)
         try:
-            disk.make_directory(directory)
-        except FileExistsError:
-            raise ConfigError(f"{directory} exists. Name a new folder for the export.") from None
-        root = disk.open_directory(directory)
-        try:
-            Placement(
-                disk,
-                root,
-                manifest,
-                opened.times(manifest),
-                opened.reader(manifest),
-                [],
-                None,
-                progress,
-            ).run()
-            disk.sync_all(root)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                parent = disk.open_directory(os.path.dirname(os.path.abspath(directory)))
-                remove_tree(disk, os.fsencode(os.path.basename(directory.rstrip("/"))), parent)
-                os.close(parent)
-            raise
+            _export(disk, opened, manifest, parent, os.fsencode(name), progress)
         finally:
-            os.close(root)
+            os.close(parent)
         seconds = time.monotonic() - started
         files = len(manifest.files)
         return ExportResult(opened.build.id, directory, files, manifest.size_bytes, seconds)
@@ -217,9 +200,19 @@ def pin(id: str, *, config: Config, reason: str, disk: Disk = DISK) -> Pin:
     """Keep a build, whatever the policy says, until it is unpinned."""
     if not reason.strip():
         raise ConfigError("a pin needs a reason: whoever cleans up will read it.")
-    with translated("pin"), _open(disk, config) as store, _build(store, id) as opened:
-        made = Pin(opened.build.id, reason, getpass.getuser(), int(disk.now()))
-        DirectoryLedger(disk, store.root).write_pin(made)
+    with translated("pin"), _open(disk, config) as store:
+        with _build(store, id) as opened:
+            made = Pin(opened.build.id, reason, getpass.getuser(), int(disk.now()))
+        ledger = DirectoryLedger(disk, store.root)
+        ledger.write_pin(made)
+        # As in a deploy: who removes it announced that before reading the pins, so one of the two
+        # sees the other.
+        if made.id not in store.ids() or made.id in ledger.removing():
+            ledger.remove_pin(made.id)
+            raise Conflict(
+                f"build {made.id} is being removed from the store at {store.path}: it was not "
+                "pinned. Publish it again, or pin another build."
+            )
         return made
 
 
@@ -429,6 +422,36 @@ def _go(
         reused_files=placed.reused_files,
         notes=tuple(notes),
     )
+
+
+def _export(
+    disk: Disk, opened: OpenBuild, manifest: Manifest, parent: int, name: bytes, progress: Progress
+) -> None:
+    """Under its own name only once it is whole: nobody may take half of a build for all of it."""
+    temporary = b".%s.%s.tmp" % (name[:200], disk.token().encode())
+    disk.make_directory(temporary, 0o755, parent)
+    try:
+        root = disk.open_directory(temporary, parent)
+        try:
+            Placement(
+                disk,
+                root,
+                manifest,
+                opened.times(manifest),
+                opened.reader(manifest),
+                [],
+                None,
+                progress,
+            ).run()
+            disk.sync_all(root)
+        finally:
+            os.close(root)
+        disk.rename(temporary, name, parent, parent)
+        disk.sync(parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove_tree(disk, temporary, parent)
+        raise
 
 
 def _verify_build(store: Store, id: BuildId, progress: Progress) -> VerifyResult:

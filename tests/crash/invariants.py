@@ -13,6 +13,7 @@ from pathlib import Path
 from crash.disks import WatchedDisk
 from crash.scenarios import LATER_S, SPECS, Scenario, clean, clean_target
 from moorline import agent
+from moorline.bundle import read_bundle
 from moorline.errors import Error
 from moorline.layout.index import packs_named
 from moorline.ledger.directory import DirectoryLedger
@@ -52,14 +53,21 @@ class Truth:
                     self.build_is_whole(store, id)
             whole = [build.sequence for build in store.builds()]
             assert len(whole) == len(set(whole)), "two builds have one sequence number"
-        if done and scenario.adds:
-            assert scenario.adds in ids, "I1: what publish reported as done is not listed"
+            if done and scenario.removes:
+                assert scenario.removes not in ids, "what was reported as removed is listed"
+            if done and scenario.adds:
+                assert scenario.adds in ids, "I1: what publish reported as done is not listed"
+                bundle = read_bundle(store.disk, world.bundle(scenario.adds))
+                store.get(b"settings", f"{bundle.settings}.json", bundle.settings)
+                store.get(b"agent", f"{bundle.agent}.pyz", bundle.agent)
         return {str(id) for id in ids}
 
     def build_is_whole(self, store: Store, id: str) -> None:
         manifest = self.manifests[id]
         with store.open_build(id) as opened:  # type: ignore[arg-type]
             assert opened.build.digest == manifest.digest, f"I6: {id} is another build"
+            ticket = store.read_ticket(opened.build.sequence)
+            assert ticket == opened.build, f"I1: {id} has no ticket: {ticket}"
             assert opened.manifest(manifest.digest).text == manifest.text
             found = opened.verify(manifest).problems
             assert not found, f"I1: {id} is listed and not whole: {found}"
@@ -94,6 +102,18 @@ class Truth:
         live = self.live(world, damaged=damaged)
         allowed = (scenario.ends,) if done else scenario.live
         assert live in allowed, f"I3: {live!r} is live, not one of {allowed}"
+        if (world.root / ".moorline").exists() and not scenario.damaged_live:
+            self._good_releases_are_whole(world)
+
+    def _good_releases_are_whole(self, world: World) -> None:
+        """Whatever has the name of a release that passed is all of it, or is gone."""
+        with open_target(WatchedDisk(), str(world.root)) as target:
+            last = {row.place: row for row in target.history()}
+        for path in (world.root / "releases").iterdir():
+            row = last.get(f"releases/{path.name}")
+            if row is not None and row.step in ("live", "restored"):
+                found = verify(WatchedDisk(), path, self.manifests[row.id]).problems
+                assert not found, f"I7: {row.place} passed once and is not whole: {found}"
 
     # -- both ---------------------------------------------------------------------------------
 
@@ -101,6 +121,8 @@ class Truth:
         self.store_is_right(world, scenario, done=done)
         if scenario.target:
             self.target_is_right(world, scenario, done=done)
+        if done and scenario.proves is not None:
+            scenario.proves(world)
 
     def recovers(self, world: World, scenario: Scenario, seed: str = "again") -> None:
         """The same verb once more, and then nothing is left over but what belongs there."""
@@ -111,14 +133,23 @@ class Truth:
                 clean_target(world, WatchedDisk("clean"))
             left = target_litter(world)
             assert not left, f"I7: left on the target: {left}"
-        for later in (2, 3):  # what is retired now waits in trash/ until the next time
-            clean(later * LATER_S)(world, WatchedDisk(f"clean {later}"))
-        left = store_litter(world)
-        assert not left, f"I7: left in the store: {left}"
+        self._store_can_be_cleaned(world)
         self.holds(world, scenario, done=True)
         if scenario.back:
             world.rollback(disk=WatchedDisk("back"))
             assert self.live(world) == scenario.back, "no way back"
+
+    def _store_can_be_cleaned(self, world: World) -> None:
+        found, said = store_litter(world), set()
+        for later in (2, 3):  # what is retired now waits in trash/ until the next time
+            cleaned = clean(later * LATER_S)(world, WatchedDisk(f"clean {later}"))
+            said |= {*cleaned.stale, *cleaned.deleted, *cleaned.packs}
+        left = store_litter(world)
+        assert not left, f"I7: left in the store: {left}"
+        names = {name.removesuffix(".deleting") for name in found}
+        folders = re.compile("(incoming|trash|packs)/[^/]+")
+        silent = set(filter(folders.fullmatch, names)) - said
+        assert not silent, f"I7: cleaned and not reported: {silent}"
 
 
 def store_litter(world: World) -> list[str]:
