@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime-stamp
 DEV := $(VENV)/.dev-stamp
+PM2 := $(VENV)/.pm2-stamp
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all test-nfs check lint format wheel pyz clean clean-venv
@@ -22,7 +23,7 @@ demo: $(RUNTIME) ## install into .venv and run the demonstration
 test: $(DEV) ## the fast tests
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
-test-all: $(DEV) ## every test but those of test-nfs
+test-all: $(DEV) $(PM2) ## every test but those of test-nfs
 	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/nfs
 
 # Debian: apt-get install user-mode-linux nfs-kernel-server nfs-common kmod iproute2 e2fsprogs
@@ -77,4 +78,13 @@ $(RUNTIME): pyproject.toml requirements.txt
 $(DEV): $(RUNTIME) requirements-dev.txt
 	@echo "installing the development tools into $(VENV)"
 	@$(PIP) install -q -r requirements-dev.txt
+	@touch $@
+
+# With npm, from a lock file with hashes, and no script of a package is run.
+$(PM2): $(DEV) tests/serving/pm2/package-lock.json
+	@echo "installing pm2 into $(VENV)/pm2"
+	@mkdir -p $(VENV)/pm2 && cp tests/serving/pm2/package*.json $(VENV)/pm2
+	@npm ci --ignore-scripts --omit=optional --no-audit --no-fund --silent \
+	  --prefix $(VENV)/pm2 --cache $(VENV)/pm2/cache
+	@rm -rf $(VENV)/pm2/cache
 	@touch $@

@@ -1,4 +1,8 @@
-"""Fixtures that many tests share; fakes are in fakes.py, trees in trees.py."""
+"""Fixtures that many tests share; fakes are in fakes.py, trees in trees.py.
+
+The hooks of counts.py are imported here and nowhere else: with xdist only this conftest is loaded
+in the process that prints the summary.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from counts import Count, pytest_runtest_logreport, pytest_terminal_summary
 from moorline import wanted
 from trees import SITE, write_tree
 from world import World
+
+__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 # No deadline: two cores are shared with other jobs, and a slow example is no finding.
 settings.register_profile(
@@ -55,6 +62,12 @@ def world(here: Path) -> World:
 def tree_world(here: Path) -> World:
     """The same with layout tree, which mode link needs."""
     return World(here, "tree")
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Count:
+    """Adds to the numbers that the session prints at its end, in one line: "tried: ..."."""
+    return Count(request.node.user_properties)
 
 
 @pytest.fixture

@@ -25,7 +25,14 @@ from test_layers import RANKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = ROOT / "examples/codepipeline"
-PAGES = [ROOT / name for name in ("README.md", "DESIGN.md", "CHANGELOG.md", "docs/codepipeline.md")]
+NAMES_OF_PAGES = (
+    "README.md",
+    "DESIGN.md",
+    "CHANGELOG.md",
+    "docs/codepipeline.md",
+    "docs/serving.md",
+)
+PAGES = [ROOT / name for name in NAMES_OF_PAGES]
 
 # -- a reader for the YAML that a buildspec needs --------------------------------------------------
 
@@ -217,6 +224,8 @@ def test_the_configurations_on_the_pages_are_valid() -> None:
     assert readme
     for block in readme:
         parse_config(block.encode())
+    for block in _blocks(ROOT / "docs/serving.md", "toml"):
+        parse_config(b'app = "shop"\n[store]\npath = "/mnt/shop"\n' + block.encode())
     (policy,) = _blocks(ROOT / "docs/codepipeline.md", "toml")
     assert parse_host_policy(policy.encode()).modes == ("copy",)
     (project,) = _blocks(ROOT / "docs/codepipeline.md", "json")

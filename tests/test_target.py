@@ -10,10 +10,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fakes import CountingDisk, FailingDisk, Stopped, StoppingDisk
+from moorline.build import Release
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, Unsafe
 from moorline.history import Deploying
@@ -582,3 +584,24 @@ def test_releases_of_another_tool_are_left_alone(world: World) -> None:
 
     assert (world.root / "current").resolve() == lookalike.resolve()
     assert (foreign / "index.html").read_text() == "theirs"
+
+
+def test_a_long_history_is_read_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 deploys a day are 30,000 rows a year: a deploy may parse each once, and looks only at the
+    manifests of releases that are there."""
+    world.publish("a")
+    world.publish("b", {**SITE, **B})
+    world.deploy("a")
+    digest = str(world.published["a"].digest)
+    old = [replace(row("old", n), n=n, digest=digest) for n in range(2, 300)]
+    with world.target() as target:
+        for one in old:
+            target.record(one)
+    parse = Mock(wraps=Release.parse)
+    monkeypatch.setattr(Release, "parse", parse)
+    disk = CountingDisk()
+
+    world.deploy("b", disk=disk)
+
+    assert parse.call_count < len(old) + 20
+    assert len([path for _, path in disk.operations if path.endswith(digest)]) < 10

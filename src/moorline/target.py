@@ -138,6 +138,7 @@ class Target:
         self.disk = disk
         self.root = root
         self.fd = fd
+        self._rows: dict[bytes, Release] = {}
 
     def close(self) -> None:
         os.close(self.fd)
@@ -238,7 +239,11 @@ class Target:
     # -- history ------------------------------------------------------------------------------
 
     def history(self) -> list[Release]:
-        """All rows, oldest first. A line torn by a crash is passed over."""
+        """All rows, oldest first. A line torn by a crash is passed over.
+
+        A deploy asks six times, and 30,000 rows (40 deploys a day for a year) took 0.6 s of
+        processor each time: a line is parsed once.
+        """
         try:
             text = read_file(self.disk, b".moorline/history.jsonl", self.fd, most=1 << 28)
         except FileNotFoundError:
@@ -246,7 +251,9 @@ class Target:
         rows = []
         for line in text.split(b"\n"):
             with contextlib.suppress(ConfigError):
-                rows.append(Release.parse(line, "history.jsonl"))
+                if line not in self._rows:
+                    self._rows[line] = Release.parse(line, "history.jsonl")
+                rows.append(self._rows[line])
         return rows
 
     def record(self, row: Release) -> None:

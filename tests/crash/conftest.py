@@ -1,4 +1,4 @@
-"""What the tests of this folder share: a folder in memory, the truth, and the counts."""
+"""What the tests of this folder share: a folder in memory, and the truth."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crash.counts import Count, pytest_runtest_logreport, pytest_terminal_summary
-
 if TYPE_CHECKING:
     from crash.invariants import Truth
-
-__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 MEMORY = Path("/dev/shm")
 
@@ -38,9 +34,3 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
     from crash.invariants import Truth
 
     return Truth(tmp_path_factory.mktemp("truth"))
-
-
-@pytest.fixture
-def count(request: pytest.FixtureRequest) -> Count:
-    """Adds to the numbers that the session prints at its end."""
-    return Count(request.node.user_properties)

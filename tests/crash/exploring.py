@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from crash.counts import Count
+from counts import Count
 from crash.disks import (
     Call,
     Dead,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crash.counts import Count
+from counts import Count
 from crash.crowd import TARGETS
 from crash.disks import WatchedDisk
 from crash.invariants import store_litter

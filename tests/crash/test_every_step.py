@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crash.counts import Count
+from counts import Count
 from crash.disks import Call, faults
 from crash.exploring import Exploration
 from crash.invariants import Truth

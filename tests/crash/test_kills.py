@@ -19,7 +19,7 @@ from unittest import mock
 
 import pytest
 
-from crash.counts import Count
+from counts import Count
 from crash.ground import Ground
 from crash.invariants import Truth
 from crash.scenarios import SCENARIOS, SPECS, Scenario, world_of

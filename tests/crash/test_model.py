@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from counts import Count
 from crash.conftest import MEMORY
-from crash.counts import Count
 from crash.disks import Dead, DyingDisk, WatchedDisk
 from crash.invariants import Truth
 from crash.scenarios import SPECS, clean, deploy, publish, remove, rollback

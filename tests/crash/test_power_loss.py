@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crash.counts import Count
+from counts import Count
 from crash.ground import Ground
 from crash.invariants import Truth
 from crash.powerloss import JournalDisk, State, materialise

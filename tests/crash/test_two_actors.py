@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crash.counts import Count
+from counts import Count
 from crash.disks import ActingDisk, WatchedDisk
 from crash.ground import Ground
 from crash.invariants import Truth, documented
