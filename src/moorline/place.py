@@ -63,10 +63,10 @@ class Placement:
         self.owner = owner
         self.progress = progress
         self.placed = Placed()
+        self._found = _found(held, manifest)  # reads: nothing of ours is open yet
         self.tree = NewTree(disk, root, owner, private=True)
         self._uid = owner[0] if owner else os.geteuid()
         self._sources = [Descent(disk, release.folder) for release in held]
-        self._found = _found(held, manifest)
         self._here: list[Entry] = []
         self._missing: list[Entry] = []
         self._clones: Optional[bool] = None
