@@ -75,7 +75,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id=IDS, link=st.booleans())
     def deploy(self, id: str, link: bool) -> None:
-        if not Path(self.world.bundle(id)).exists():
+        if not Path(self.world.bundle(id), "build.json").exists():
             self.publish(id)
         mode = "link" if link and self.layout == "tree" else "copy"
         try:
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
         what=st.sampled_from(["publish", "deploy", "rollback", "remove", "clean"]),
     )  # fmt: skip
     def crash(self, what: str, id: str, at: int, after: bool) -> None:
-        if what == "deploy" and not Path(self.world.bundle(id)).exists():
+        if what == "deploy" and not Path(self.world.bundle(id), "build.json").exists():
             return
         verbs: dict[str, Verb] = {
             "publish": publish(id), "deploy": deploy(id), "rollback": rollback,
