@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.measuring import disk_bytes, written_bytes
 from moorline import workflow
 from moorline.config import Config, load_config
+from moorline.layout.index import Index
 
 LOOK_EVERY = 10
 
@@ -44,7 +45,7 @@ def _packs(index: Path) -> int:
     """How many packs a build reads from; none in layout tree."""
     if not index.exists():
         return 0
-    return sum(line.startswith(b"pack ") for line in index.read_bytes().splitlines())
+    return len(Index.parse(index.read_bytes()).packs)
 
 
 def _edit(root: Path, page: str, added: str, number: int) -> None:

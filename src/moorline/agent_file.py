@@ -28,6 +28,7 @@ AGENT_MODULES = (
     "hashing.py",
     "history.py",
     "hooks.py",
+    "interrupts.py",
     "layout/__init__.py",
     "layout/index.py",
     "layout/pack.py",
