@@ -35,6 +35,7 @@ _LOCK_STEP_S = 0.05
 _PRIVATE = (b".moorline", b"releases")
 _KEPT = (b"manifests", b"agents", b"settings")
 _RELEASE = re.compile(r"releases/([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.([0-9]{1,9})")
+_REMOVING = b".removing."
 _TREE = re.compile(r"/.*/builds/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/tree")
 
 
@@ -377,25 +378,30 @@ class Target:
         wanted = self._wanted(rows, keep)
         current = self.current()  # one that leads into a store is nothing of ours to remove
         live = "" if _TREE.fullmatch(current) else os.path.realpath(self.path_of(current or "."))
-        removed, doomed = [], []
         with self.folder(b"releases") as releases:
-            for name, _ in sorted(self.disk.names(releases)):
-                place = "releases/" + os.fsdecode(name)
-                if place in wanted or self.path_of(place) == live or not _ours(place):
-                    continue
-                gone = name
-                if not name.startswith(b".removing."):
-                    gone = b".removing." + name[:200]
-                    self.disk.rename(name, gone, releases, releases)
-                    removed.append(place)
-                doomed.append(gone)
-            if doomed:
-                self.disk.sync(releases)  # else a power cut could give half of one its name back
+            names = sorted(name for name, _ in self.disk.names(releases))
+            self._remove([n for n in names if n.startswith(_REMOVING)], releases)
+            doomed = [
+                name
+                for name in names
+                if (place := "releases/" + os.fsdecode(name)) not in wanted
+                and self.path_of(place) != live
+                and _RELEASE.fullmatch(place)
+            ]
             for name in doomed:
-                remove_tree(self.disk, name, releases)
+                self.disk.rename(name, _REMOVING + name[:200], releases, releases)
+            self._remove([_REMOVING + name[:200] for name in doomed], releases)
         self._clean_kept(rows, wanted)
         self._clean_temporary()
-        return removed
+        return ["releases/" + os.fsdecode(name) for name in doomed]
+
+    def _remove(self, names: list[bytes], releases: int) -> None:
+        """Unlink what was renamed. That is durable first: else a power cut could give half of a
+        release its name back."""
+        if names:
+            self.disk.sync(releases)
+        for name in names:
+            remove_tree(self.disk, name, releases)
 
     def _wanted(self, rows: list[Release], keep: int) -> set[str]:
         wanted = {self.current()}
@@ -436,11 +442,6 @@ class Target:
                     ours = kind in "fl" or folder == b".moorline"
                     if ours and name.startswith(b".") and name.endswith(b".tmp"):
                         remove_tree(self.disk, name, fd)
-
-
-def _ours(place: str) -> bool:
-    """Whether a folder in releases/ has a name that Moorline gives: <id>.<n>, or one to remove."""
-    return bool(_RELEASE.fullmatch(place)) or place.startswith("releases/.removing.")
 
 
 def _machine_id(disk: Disk) -> str:
