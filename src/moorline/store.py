@@ -277,14 +277,17 @@ class Store:
             raise
 
     def has(self, folder: bytes, name: str, size_bytes: int) -> bool:
-        """Whether agent/ or settings/ holds `name`, as long as it should be."""
+        """Whether agent/ or settings/ holds `name`, as long as it should be, and durably."""
         try:
             status = self.disk.stat(os.fsencode(name), self.folder(folder))
         except OSError as error:
             if error.errno not in DAMAGE:
                 raise
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
+        held = stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
+        if held:
+            self.disk.sync(self.folder(folder))  # who put it there may have died before doing that
+        return held
 
     def put(self, folder: bytes, name: str, data: bytes) -> None:
         """Keep `data` in agent/ or settings/ under its own digest; a damaged one is replaced."""

@@ -120,6 +120,12 @@ class DirectoryLedger:
                 with contextlib.suppress(FileExistsError):
                     self.disk.make_directory(name, 0o755, above)
                 fd = self.disk.open_directory(name, above)
+            if make:
+                try:
+                    self.disk.sync(above)  # whoever made it may have died before doing that
+                except BaseException:
+                    os.close(fd)
+                    raise
         finally:
             os.close(above)
         try:
