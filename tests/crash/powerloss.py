@@ -78,6 +78,7 @@ class JournalDisk(WatchedDisk):
     def __init__(self, here: Path, seed: int, dies_after: int | None = None) -> None:
         super().__init__()
         self.dies_after = dies_after
+        self.thorough = dies_after is None
         self.here = here
         self.chance = random.Random(seed)
         self.nodes: dict[tuple[int, int], Node] = {}
@@ -139,7 +140,7 @@ class JournalDisk(WatchedDisk):
         except Outside:  # a bundle, or moorline.toml: made last, and made again by whoever needs it
             return
         if call.operation not in ("sync", "sync_all") and self.dies_after is None:
-            thorough = call.operation in ("rename", "unlink")
+            thorough = self.thorough and call.operation in ("rename", "unlink")
             self.states += [(call.number, s) for s in self.possible(thorough=thorough)]
 
     def _known(self, status: os.stat_result) -> Node:
