@@ -179,8 +179,7 @@ class Preparation:
             try:
                 for depth, part in enumerate(parts):
                     at = descent.enter(b"/".join(parts[:depth]) or b".")
-                    if make_folder(self.disk, part, at) and owner is not None:
-                        self.disk.set_owner(part, *owner, at)
+                    make_folder(self.disk, part, at, owner)
                 descent.enter(path)
             except (NotADirectoryError, FileNotFoundError):
                 raise ConfigError(

@@ -75,17 +75,28 @@ def open_target(disk: Disk, root: str, *, make: bool = True) -> Target:
         raise
 
 
-def make_folder(disk: Disk, path: AnyPath, at: Optional[int] = None) -> bool:
+def make_folder(
+    disk: Disk, path: AnyPath, at: Optional[int] = None, owner: Optional[tuple[int, int]] = None
+) -> bool:
     """A folder that a web server may enter, whatever the umask is and the folder above says. False
-    when the name was there."""
+    when the name was there.
+
+    The folder above may belong to the application, who can put another folder in its place at once:
+    so only what is open, empty and ours gets the mode and the `owner`.
+    """
     try:
         disk.make_directory(path, 0o755, at)
     except FileExistsError:
         return False
     fd = disk.open_directory(path, at)
     try:
-        if os.fstat(fd).st_mode & 0o7777 != 0o755:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or disk.names(fd):
+            return False
+        if status.st_mode & 0o7777 != 0o755:
             disk.set_mode(fd, 0o755)
+        if owner is not None:
+            disk.set_owner(fd, *owner)
     finally:
         os.close(fd)
     return True
