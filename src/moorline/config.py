@@ -183,8 +183,9 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}, line {line}: not UTF-8. Save the file as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise _not_toml(str(error), text, where) from None
-    except RecursionError:
-        raise ConfigError(f"{where} is not valid TOML: too deeply nested.") from None
+    except (RecursionError, ValueError) as error:  # a number of more digits than Python reads
+        reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(f"{where} is not valid TOML: {reason}.") from None
 
 
 def _not_toml(message: str, text: bytes, where: str) -> ConfigError:
