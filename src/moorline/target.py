@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Optional
 
-from moorline.build import BuildId, Release, build_id, checked_digest
+from moorline.build import BuildId, Release, build_id, checked_digest, checked_token
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, NotFound, Unsafe
 from moorline.files import read_file, remove_tree, replace_file, sync_directory
@@ -203,7 +203,7 @@ class Target:
             )
             known = (record.text("machine", ""), record.text("root", ""))
             if known == (machine, self.root):
-                return record.text("id", most=64)
+                return checked_token(record.text("id"), "target.json")  # names a file in the ledger
         except (FileNotFoundError, ConfigError):
             pass
         token = self.disk.token()
