@@ -14,6 +14,7 @@ CodeDeploy shows the last 2 KB of what a script prints: so the verdict comes las
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -271,7 +272,19 @@ def _notes(go: GoLive) -> None:
 
 
 def _say(text: str) -> None:
-    print(_plain(text)[:MOST_LINE], flush=True)
+    _print(_plain(text)[:MOST_LINE])
+
+
+def _print(text: str) -> None:
+    """A stdout that is full, or that nobody reads, is no reason to fail: the deploy is what counts,
+    and the exit code tells of it."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())  # where the rest of it goes, also at the end
+            os.close(null)
 
 
 def _plain(text: str) -> str:
@@ -292,5 +305,5 @@ def _report(error: Error) -> int:
     room = MOST_VERDICT - len(end)
     if len(verdict) > room:  # what failed stands at its beginning, what to do at its end
         verdict = f"{verdict[: room // 2]} ... {verdict[len(verdict) - room // 2 + 5 :]}"
-    print(f"moorline: {verdict}{end}", flush=True)
+    _print(f"moorline: {verdict}{end}")
     return error.exit_code
