@@ -97,7 +97,7 @@ def _send(fd: int, message: tuple[str, Any]) -> None:
 
 
 def _watch(child: int, fd: int, stall_s: float, where: str, progress: Progress) -> Any:
-    held = b""
+    held = bytearray()  # a report may list a million differences
     while True:
         ready, _, _ = select.select([fd], [], [], stall_s)
         if not ready:
@@ -114,7 +114,7 @@ def _watch(child: int, fd: int, stall_s: float, where: str, progress: Progress) 
             if len(held) < 4 + size:
                 break
             kind, value = pickle.loads(held[4 : 4 + size])
-            held = held[4 + size :]
+            del held[: 4 + size]
             if kind == "progress":
                 progress(*value)
             elif kind == "error":
