@@ -350,8 +350,12 @@ class Preparation:
 
     def _lacks_agent(self) -> bool:
         """A build that is held here may come again with a newer agent, or its agent is damaged."""
-        agent = self.wanted.agent and f"{self.wanted.agent}.pyz"
-        return bool(agent and self.wanted.store) and not self.target.keeps(b"agents", agent)
+        if not self.wanted.agent or not self.wanted.store:
+            return False
+        try:
+            return not self.target.keeps(b"agents", f"{self.wanted.agent}.pyz")
+        except OSError:
+            return True
 
     def _keep_settings(self) -> None:
         if self.wanted.settings_digest:

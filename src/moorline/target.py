@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from moorline.build import BuildId, Release, build_id, checked_digest, checked_token
-from moorline.disk import AnyPath, Disk
+from moorline.disk import DAMAGE, AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, NotFound, Unsafe
 from moorline.files import read_file, remove_tree, replace_file, sync_directory
 from moorline.history import Deploying, previous_of
@@ -353,15 +353,24 @@ class Target:
 
     def kept(self, folder: bytes, name: str) -> Optional[bytes]:
         try:
-            with self.folder(b".moorline/" + folder) as fd:
-                return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
+            return self._read_kept(folder, name)
         except OSError:
             return None
 
     def keeps(self, folder: bytes, name: str) -> bool:
-        """Whether a kept file is there and has the digest in its name."""
-        data = self.kept(folder, name)
-        return data is not None and hashlib.sha256(data).hexdigest() == name.partition(".")[0]
+        """Whether a kept file is there and has the digest in its name. Raises OSError when the disk
+        does not say."""
+        try:
+            data = self._read_kept(folder, name)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            return False
+        return hashlib.sha256(data).hexdigest() == name.partition(".")[0]
+
+    def _read_kept(self, folder: bytes, name: str) -> bytes:
+        with self.folder(b".moorline/" + folder) as fd:
+            return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
 
     def manifest(self, digest: str) -> Optional[Manifest]:
         """A kept manifest, when it is there and right."""

@@ -18,9 +18,10 @@ from moorline.errors import Error
 from moorline.layout.index import packs_named
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
+from moorline.proof import prove
 from moorline.scan import Rules, scan
 from moorline.store import Store, open_store
-from moorline.target import open_target
+from moorline.target import Target, open_target
 from moorline.verifying import verify
 from trees import write_tree
 from world import World
@@ -94,8 +95,14 @@ class Truth:
             assert row is not None and row.id == id, f"the history does not know {place}"
             assert row.digest == self.manifests[id].digest
             if not damaged:
-                assert agent.verify_live(WatchedDisk(), target) == id
+                self._is_proved(target, id)
         return id
+
+    def _is_proved(self, target: Target, id: str) -> None:
+        """By the target's own word. An agent that could not be kept stops no deploy: it is told."""
+        row, found = prove(WatchedDisk(), target)
+        wrong = [p for p in found.problems if not p.path.startswith(".moorline/agents/")]
+        assert (row.id, wrong) == (id, [])
 
     def target_is_right(self, world: World, scenario: Scenario, *, done: bool) -> None:
         damaged = scenario.damaged_live and not done
@@ -135,6 +142,9 @@ class Truth:
             assert not left, f"I7: left on the target: {left}"
         self._store_can_be_cleaned(world)
         self.holds(world, scenario, done=True)
+        if scenario.target and scenario.ends:
+            with open_target(WatchedDisk(), str(world.root)) as target:
+                assert agent.verify_live(WatchedDisk(), target) == scenario.ends, "I7: not mended"
         if scenario.back:
             world.rollback(disk=WatchedDisk("back"))
             assert self.live(world) == scenario.back, "no way back"
