@@ -619,6 +619,55 @@ def test_a_number_that_is_never_to_be_had_ends_in_an_error(
     assert listed(store) == leftovers(store) == []
 
 
+# -- the commit -----------------------------------------------------------------------------------
+
+
+class Committing(CountingDisk):
+    """The rename to builds/new ends as `how` says, which gets the rename itself and its source."""
+
+    def __init__(self, how: Callable[[Callable[[], None], Path], None]) -> None:
+        super().__init__()
+        self.how = how
+
+    def rename(
+        self, source: AnyPath, path: AnyPath, source_at: int | None = None, at: int | None = None
+    ) -> None:
+        if os.fsdecode(path) != "new":
+            super().rename(source, path, source_at, at)
+            return
+        staged = Path(os.readlink(f"/proc/self/fd/{source_at}"), os.fsdecode(source))
+        self.how(lambda: Disk.rename(self, source, path, source_at, at), staged)
+
+
+def test_a_commit_that_says_enoent_after_it_succeeded_is_recognised(scene: Scene) -> None:
+    """NFS repeats a request whose answer was lost."""
+
+    def twice(rename: Callable[[], None], staged: Path) -> None:
+        rename()
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+
+    store = scene.fresh()
+    done = scene.publish("new", scene.new, Committing(twice))
+    assert not done.already
+    assert sound(store) == ["new"]
+    assert leftovers(store) == []
+
+
+def test_a_build_of_another_publish_is_not_taken_for_this_one(scene: Scene) -> None:
+    """A cleaner took what was silent for too long; then another publish took the id."""
+
+    def cleaned(rename: Callable[[], None], staged: Path) -> None:
+        staged.rename(store / "trash" / f"{staged.name}.{'0' * 16}.1")
+        scene.publish("new", scene.other)
+        rename()
+
+    store = scene.fresh()
+    with pytest.raises(FileNotFoundError):
+        scene.publish("new", scene.new, Committing(cleaned))
+    assert sound(store) == ["new"]
+    assert content(store, "new")["d/b"] == b"other"
+
+
 # -- what is written down -------------------------------------------------------------------------
 
 

@@ -309,6 +309,16 @@ CHECKS = (
               "            if mine is not None:\n"),
              by="tests/test_publishing.py::"
                 "test_a_link_that_says_eexist_after_it_succeeded_is_recognised"),
+    mutation("a commit that worked and said it did not is taken for none", "I1",
+             ("publishing.py", "                return opened.build.token == build.token\n",
+              "                return not opened\n"),
+             by="tests/test_publishing.py::"
+                "test_a_commit_that_says_enoent_after_it_succeeded_is_recognised"),
+    mutation("the build of another publish is taken for one's own", "I6",
+             ("publishing.py", "                return opened.build.token == build.token\n",
+              "                return opened.build.id == build.id\n"),
+             by="tests/test_publishing.py::"
+                "test_a_build_of_another_publish_is_not_taken_for_this_one"),
 )  # fmt: skip
 
 MUTATIONS = (*BARRIERS, *ORDERS, *CHECKS)
