@@ -607,6 +607,24 @@ def test_a_disk_that_fills_up_at_the_switch_cannot_keep_the_old_release_away(
     assert on_a.link == "releases/a.1"
 
 
+class InterruptedAtTheEnd(AfterSwitch):
+    """Ctrl-C when the build has passed, and only `deploying.json` is still to be removed."""
+
+    def happen(self, operation: str) -> None:
+        if operation == "unlink":
+            self.switched = False
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_at_the_end_says_that_the_new_build_is_live(on_a: World) -> None:
+    on_a.publish("b", SITE_B)
+    with pytest.raises(Interrupted, match="b is live on") as caught:
+        on_a.deploy("b", disk=InterruptedAtTheEnd())
+
+    assert (caught.value.exit_code, caught.value.live) == (130, "b")
+    assert (on_a.link, on_a.steps()[-1]) == ("releases/b.2", ("b", "live"))
+
+
 # -- three processes ------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from moorline.errors import (
     ConfigError,
     Conflict,
     Error,
+    Interrupted,
     Mismatch,
     NotFound,
     Problem,
@@ -450,7 +451,7 @@ def test_waiting_for_a_build_is_not_taken_for_a_dead_share(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("moorline.preparing.time.sleep", sleep)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="nothing is live"):
         world.deploy("a")
     assert slept[0] < 1
 

@@ -54,9 +54,17 @@ class GoLive:
 
     def run(self) -> Deploying:
         """All three steps in one process."""
-        deploying = self.switch(self.prepare())
-        self.check(deploying)
-        self.finish(deploying)
+        try:
+            deploying = self.switch(self.prepare())
+            self.check(deploying)
+            self.finish(deploying)
+        except KeyboardInterrupt as error:
+            live = self.target.live_id()
+            raise Interrupted(
+                f"interrupted: {live or 'nothing'} is live on {self.target.root}. What was left "
+                "unfinished there is removed by the next deploy.",
+                live=live,
+            ) from error
         return deploying
 
     def prepare(self) -> Deploying:

@@ -155,6 +155,9 @@ class Exploration:
         except Exception as error:
             if not documented(error):
                 raise
+            live = getattr(error, "live", None)
+            if live is not None:
+                assert live == self.truth.live_id(self.world), f"not what is live: {error}"
             return "failed"
         assert not died, "a dead process finished its work"
         return "done"

@@ -77,8 +77,8 @@ class Truth:
 
     # -- the target ---------------------------------------------------------------------------
 
-    def live(self, world: World, *, damaged: bool = False) -> str:
-        """The build that `current` means: whole, and known to the history; empty for none."""
+    def live_id(self, world: World) -> str:
+        """The build that `current` names; empty for none."""
         path = world.root / "current"
         if not path.is_symlink():
             assert not path.exists(), "I2: current is no link"
@@ -86,7 +86,15 @@ class Truth:
         place = os.readlink(path)
         match = _PLACE.fullmatch(place)
         assert match, f"I2: current says {place!r}"
-        id = match.group(1) or match.group(2)
+        return match.group(1) or match.group(2)
+
+    def live(self, world: World, *, damaged: bool = False) -> str:
+        """The same: whole, and known to the history."""
+        id = self.live_id(world)
+        if not id:
+            return ""
+        path = world.root / "current"
+        place = os.readlink(path)
         if not damaged:
             found = verify(WatchedDisk(), path.resolve(strict=True), self.manifests[id]).problems
             assert not found, f"I2, I5: {id} is live and not whole: {found}"

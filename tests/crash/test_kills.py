@@ -54,8 +54,8 @@ COMMANDS = {
     "codedeploy-later-pack": "",
 }
 REMAINS = (
-    "everything published or live is as it was", "is live, as before", "is live again",
-    "is cleaned by the next deploy", "Nothing is live, as before",
+    "What was published or live before still is", "is live, as before", "is live again",
+    "is live on", "is cleaned by the next deploy", "Nothing is live, as before",
 )  # fmt: skip
 FAST = ("publish-second-pack", "deploy-copy-later-tree")
 
