@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from typing import Optional
 
 from moorline import __version__
-from moorline.build import build_id
 from moorline.bundle import Bundle, read_bundle
 from moorline.disk import Disk
 from moorline.errors import (
@@ -32,14 +31,13 @@ from moorline.errors import (
     Error,
     Interrupted,
     Mismatch,
-    NotFound,
     translated,
 )
 from moorline.golive import GoLive
-from moorline.history import Deploying, find_release, previous_of
+from moorline.history import Deploying, previous_of
 from moorline.proof import prove
 from moorline.target import Target, open_target
-from moorline.wanted import Wanted, from_bundle, from_history, host_policy
+from moorline.wanted import Wanted, back_to, from_bundle, host_policy
 
 MOST_PROBLEMS = 20
 MOST_LINE = 400
@@ -216,18 +214,8 @@ def _deploy(disk: Disk, options: argparse.Namespace) -> None:
 
 def _rollback(disk: Disk, options: argparse.Namespace) -> None:
     with open_target(disk, options.target, make=False) as target, target.lock():
-        rows = target.history()
-        if options.to:
-            row = find_release(rows, build_id(options.to))
-        else:
-            row = previous_of(rows, target.live_id())
-        if row is None:
-            raise NotFound(
-                f"{target.root} has no release to go back to. Deploy a bundle instead.",
-                live=target.live_id(),
-            )
-        wanted = from_history(
-            target, row, store=options.store, trust_store=options.trust_store
+        wanted = back_to(
+            target, options.to, store=options.store, trust_store=options.trust_store
         )  # fmt: skip
         go = GoLive(disk, target, wanted)
         go.run()

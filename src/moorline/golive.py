@@ -15,6 +15,7 @@ import errno
 from dataclasses import replace
 from typing import NoReturn, Optional
 
+from moorline import releases
 from moorline.build import Release
 from moorline.disk import Disk
 from moorline.errors import (
@@ -171,7 +172,7 @@ class GoLive:
         """The release passed: tell the ledger, and remove old ones. Nothing of this can fail it."""
         self._end()
         with contextlib.suppress(OSError):
-            removed = self.target.clean(self.settings.keep_releases)
+            removed = releases.clean(self.target, self.settings.keep_releases)
             ended = {row.place for row in self.target.history() if row.step != "intended"}
             left = [place for place in removed if place not in ended]
             if left:

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Callable, Optional, TypeVar
 
+from moorline import releases
 from moorline.build import Release, TargetRecord
-from moorline.disk import Descent, Disk
+from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, ShareDead
 from moorline.guard import guarded
+from moorline.held import open_releases, whole_release
 from moorline.history import Deploying, previous_of
 from moorline.ledger.directory import DirectoryLedger
+from moorline.linked import make_linked, owner_of, refuse_foreign_links
 from moorline.manifest import Manifest
-from moorline.place import Held, Placed, Placement
+from moorline.place import Placed, Placement
 from moorline.scan import Progress, no_progress
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
-from moorline.target import Target, make_folder
-from moorline.verifying import verify
+from moorline.target import Target
 from moorline.wanted import Wanted, host_policy
 
 Result = TypeVar("Result")
@@ -66,7 +65,7 @@ class Preparation:
         """Prove the build and place it. Nothing that is live changes, whatever happens here."""
         self._take_over()
         host_policy(self.disk).check(self.settings, self.target.root, self.wanted.mode)
-        self._linked_paths()
+        make_linked(self.target, self.settings)
         rows = self.target.history()
         started = int(self.disk.now())
         held = self._held_release(rows)
@@ -98,6 +97,18 @@ class Preparation:
         )
         self.target.set_deploying(prepared)
         return prepared
+
+    def _held_release(self, rows: list[Release]) -> Optional[Release]:
+        """What needs no share: a local release of this very build, verified just now."""
+        if self.wanted.mode != "copy":
+            return None
+        found = whole_release(
+            self.target, self.wanted.id, self.wanted.digest, rows, self.progress
+        )  # fmt: skip
+        self.outcome.notes += found.notes
+        if found.release is not None:
+            self.outcome.placed = Placed(found.files, 0, 0, found.files)
+        return found.release
 
     def _already(self, release: Release, rows: list[Release]) -> bool:
         """Whether this very content is live and passed. Else a switch to it was cut short: its
@@ -154,54 +165,6 @@ class Preparation:
             live=self.target.live_id(),
         )
 
-    def _linked_paths(self) -> None:
-        """Make linked directories; refuse when a linked file is missing: all of them are named."""
-        missing = []
-        for path in self.settings.linked:
-            where = f"{self.target.root}/shared/{path.rstrip('/')}"
-            if os.path.exists(where):
-                continue
-            if path.endswith("/"):
-                self._make_shared(os.fsencode(path.rstrip("/")))
-            else:
-                missing.append(where)
-        if missing:
-            raise ConfigError(
-                f"missing on this target: {', '.join(missing)}. The build links to it. Make it, or "
-                "write the path with a final slash in 'linked' when a directory is meant.",
-                live=self.target.live_id(),
-            )
-
-    def _make_shared(self, path: bytes) -> None:
-        """A directory below shared/, which the application may own: never through a link."""
-        parts, owner = path.split(b"/"), self._owner()
-        with self.target.folder(b"shared") as shared, Descent(self.disk, shared) as descent:
-            try:
-                for depth, part in enumerate(parts):
-                    at = descent.enter(b"/".join(parts[:depth]) or b".")
-                    make_folder(self.disk, part, at, owner)
-                descent.enter(path)
-            except (NotADirectoryError, FileNotFoundError):
-                raise ConfigError(
-                    f"{self.target.root}/shared/{os.fsdecode(path)} cannot be made: a part of it "
-                    "is a link or a file. Make the directory by hand."
-                ) from None
-
-    def _owner(self) -> Optional[tuple[int, int]]:
-        if not self.settings.owner:
-            return None
-        try:
-            found = pwd.getpwnam(self.settings.owner)
-        except KeyError:
-            raise ConfigError(
-                f"no user {self.settings.owner!r} on this host: 'owner' in moorline.toml names it."
-            ) from None
-        if found.pw_uid == os.geteuid():
-            return None
-        if os.geteuid() != 0:
-            raise ConfigError(f"only root can give files to {self.settings.owner!r}.")
-        return found.pw_uid, found.pw_gid
-
     def _release(self, rows: list[Release], held: Optional[Release]) -> Release:
         number = self.target.next_number(rows)
         if held is not None:
@@ -210,66 +173,7 @@ class Preparation:
             place = f"{os.path.abspath(self.wanted.store)}/builds/{self.wanted.id}/tree"
         else:
             place = f"releases/{self.wanted.id}.{number}"
-        return Release(
-            n=number,
-            step="intended",
-            id=self.wanted.id,
-            digest=self.wanted.digest,
-            mode=self.wanted.mode,
-            source=self.wanted.source,
-            time=int(self.disk.now()),
-            place=place,
-            manifest_bytes=self.wanted.manifest_bytes,
-            settings=self.wanted.settings_digest,
-            agent=self.wanted.agent,
-            deployment=self.wanted.deployment,
-            stage=self.wanted.stage,
-            reason=self.wanted.reason,
-        )
-
-    # -- what the target holds: no share needed -------------------------------------------------
-
-    def _held_release(self, rows: list[Release]) -> Optional[Release]:
-        """A local release of this very build, fully verified now; the live one first.
-
-        Another build with the same content is none: its folder has that one's name and times.
-        """
-        if self.wanted.mode != "copy":
-            return None
-        manifest = self.target.manifest(self.wanted.digest)
-        if manifest is None:
-            return None
-        current = self.target.current()
-        this = (self.wanted.id, self.wanted.digest, "copy")
-        mine = [row for row in reversed(rows) if (row.id, row.digest, row.mode) == this]
-        mine.sort(key=lambda row: row.place != current)
-        for row in {row.place: row for row in mine}.values():
-            if not self.target.holds(row.place):
-                continue
-            found = verify(self.disk, self.target.path_of(row.place), manifest, self.progress)
-            if not found.problems:
-                self.outcome.placed = Placed(found.files, 0, 0, found.files)
-                return row
-            self.outcome.notes.append(
-                f"{row.place} was damaged ({len(found.problems)} problem(s)) and is replaced"
-            )
-        return None
-
-    @contextlib.contextmanager
-    def _held(self, rows: list[Release]) -> Iterator[list[Held]]:
-        """Open local releases to take unchanged files from, the live one first."""
-        current, held = self.target.current(), []
-        places = {r.place: r for r in rows if r.mode == "copy" and r.place}
-        order = sorted(places.values(), key=lambda row: (row.place != current, -row.n))
-        try:
-            for row in order:
-                if self.target.holds(row.place):
-                    fd = self.disk.open_directory(row.place, self.target.fd)
-                    held.append(Held(fd, partial(self.target.manifest_text, row.digest)))
-            yield held
-        finally:
-            for release in held:
-                os.close(release.folder)
+        return self.wanted.release(number, place, int(self.disk.now()))
 
     # -- what the share holds -------------------------------------------------------------------
 
@@ -370,14 +274,7 @@ class Preparation:
                 f"mode link needs a store of layout tree; {store.path} has layout {store.layout}. "
                 "Deploy in mode copy, or publish into a store made with '--layout tree'."
             )
-        for path in self.settings.linked:
-            entry = manifest.by_path.get(os.fsencode(path.rstrip("/")))
-            shared = os.fsencode(f"{self.target.root}/shared/{path.rstrip('/')}")
-            if entry is not None and entry.target != shared:
-                raise ConfigError(
-                    f"the build's {entry.shown} leads to {os.fsdecode(entry.target)}, not to this "
-                    f"target. In mode link the target has to lie at {self.settings.root!r}."
-                )
+        refuse_foreign_links(self.target, self.settings, manifest)
         found = opened.verify(manifest, progress)
         if found.problems:
             raise Mismatch(
@@ -393,13 +290,13 @@ class Preparation:
         progress: Progress,
     ) -> None:  # fmt: skip
         name = release.place.partition("/")[2]
-        with self.target.folder(b"releases") as releases, self._held(rows) as held:
-            self.disk.make_directory(name, 0o700, releases)
-            root = self.disk.open_directory(name, releases)
+        with self.target.folder(b"releases") as folder, open_releases(self.target, rows) as held:
+            self.disk.make_directory(name, 0o700, folder)
+            root = self.disk.open_directory(name, folder)
             try:
                 self.outcome.placed = Placement(
                     self.disk, root, manifest, opened.times(manifest),
-                    opened.reader(manifest), held, self._owner(), progress,
+                    opened.reader(manifest), held, owner_of(self.settings), progress,
                 ).run()  # fmt: skip
             finally:
                 os.close(root)
@@ -445,7 +342,7 @@ class Preparation:
                 self.target.set_deploying(None)
         if not deploying.already:
             with contextlib.suppress(OSError):
-                self.target.clean(self.settings.keep_releases)
+                releases.clean(self.target, self.settings.keep_releases)
 
     def report(self) -> None:
         """Tell the ledger what is live now; best effort, the target's own history is the truth.

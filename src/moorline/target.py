@@ -25,8 +25,8 @@ from typing import Optional
 from moorline.build import BuildId, Release, build_id, checked_digest, checked_token
 from moorline.disk import DAMAGE, AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, NotFound, Unsafe
-from moorline.files import read_file, remove_tree, replace_file, sync_directory
-from moorline.history import Deploying, previous_of
+from moorline.files import read_file, replace_file, sync_directory
+from moorline.history import Deploying
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record, record_text
 
@@ -34,9 +34,8 @@ LOCK_WAIT_S = 60.0
 _LOCK_STEP_S = 0.05
 _PRIVATE = (b".moorline", b"releases")
 _KEPT = (b"manifests", b"agents", b"settings")
-_RELEASE = re.compile(r"releases/([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.([0-9]{1,9})")
-_REMOVING = b".removing."
-_TREE = re.compile(r"/.*/builds/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/tree")
+RELEASE = re.compile(r"releases/([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.([0-9]{1,9})")
+TREE = re.compile(r"/.*/builds/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/tree")
 
 
 # -- opening a target -----------------------------------------------------------------------------
@@ -308,7 +307,7 @@ class Target:
 
     def live_id(self) -> Optional[BuildId]:
         """The id of what is live, by the name that `current` has."""
-        match = _RELEASE.fullmatch(self.current()) or _TREE.fullmatch(self.current())
+        match = RELEASE.fullmatch(self.current()) or TREE.fullmatch(self.current())
         return build_id(match.group(1)) if match else None
 
     def next_number(self, rows: list[Release]) -> int:
@@ -316,7 +315,7 @@ class Target:
         numbers = [row.n for row in rows]
         with self.folder(b"releases") as releases:
             for name, _ in self.disk.names(releases):
-                match = _RELEASE.fullmatch("releases/" + os.fsdecode(name))
+                match = RELEASE.fullmatch("releases/" + os.fsdecode(name))
                 if match:
                     numbers.append(int(match.group(2)))
         return max(numbers, default=0) + 1
@@ -384,84 +383,6 @@ class Target:
         """The same, not parsed; empty when it is missing or wrong."""
         text = self.kept(b"manifests", checked_digest(digest, "manifest")) or b""
         return text if hashlib.sha256(text).hexdigest() == digest else b""
-
-    # -- cleaning -----------------------------------------------------------------------------
-
-    def clean(self, keep: int) -> list[str]:
-        """Remove releases beyond the newest `keep`, leftovers, and what only they needed.
-
-        Never what is live, what rollback would take, or a deployment under way; and never a folder
-        that is not named as Moorline names releases: another tool may have used this root. Returns
-        the places that were removed. A folder is renamed before anything in it is unlinked.
-        """
-        rows = self.history()
-        wanted = self._wanted(rows, keep)
-        current = self.current()  # one that leads into a store is nothing of ours to remove
-        live = "" if _TREE.fullmatch(current) else os.path.realpath(self.path_of(current or "."))
-        with self.folder(b"releases") as releases:
-            names = sorted(name for name, _ in self.disk.names(releases))
-            self._remove([n for n in names if n.startswith(_REMOVING)], releases)
-            doomed = [
-                name
-                for name in names
-                if (place := "releases/" + os.fsdecode(name)) not in wanted
-                and self.path_of(place) != live
-                and _RELEASE.fullmatch(place)
-            ]
-            for name in doomed:
-                self.disk.rename(name, _REMOVING + name[:200], releases, releases)
-            self._remove([_REMOVING + name[:200] for name in doomed], releases)
-        self._clean_kept(rows, wanted)
-        self._clean_temporary()
-        return ["releases/" + os.fsdecode(name) for name in doomed]
-
-    def _remove(self, names: list[bytes], releases: int) -> None:
-        """Unlink what was renamed. That is durable first: else a power cut could give half of a
-        release its name back."""
-        if names:
-            self.disk.sync(releases)
-        for name in names:
-            remove_tree(self.disk, name, releases)
-
-    def _wanted(self, rows: list[Release], keep: int) -> set[str]:
-        wanted = {self.current()}
-        deploying = self.deploying()
-        if deploying is not None:
-            wanted |= {deploying.previous, deploying.release.place}
-        previous = previous_of(rows, self.live_id())
-        if previous is not None:
-            wanted.add(previous.place)
-        good = [row.place for row in reversed(rows) if row.step in ("live", "restored")]
-        for place in dict.fromkeys(good):
-            if len(wanted - {""}) < keep and place.startswith("releases/"):
-                wanted.add(place)
-        return wanted
-
-    def _clean_kept(self, rows: list[Release], wanted: set[str]) -> None:
-        """Manifests, agents and settings that no kept release names."""
-        named = [row for row in rows if row.place in wanted]
-        deploying = self.deploying()
-        if deploying is not None:
-            named.append(deploying.release)
-        used = {
-            b"manifests": {row.digest for row in named},
-            b"agents": {f"{row.agent}.pyz" for row in named},
-            b"settings": {f"{row.settings}.json" for row in named},
-        }
-        for folder, names in used.items():
-            with self.folder(b".moorline/" + folder) as fd:
-                for name, _ in self.disk.names(fd):
-                    if os.fsdecode(name) not in names:
-                        remove_tree(self.disk, name, fd)
-
-    def _clean_temporary(self) -> None:
-        """Temporary names that a crash left; with the lock held nobody is using them."""
-        for folder in (b".", b".moorline"):
-            with self.folder(folder) as fd:
-                for name, kind in self.disk.names(fd):
-                    ours = kind in "fl" or folder == b".moorline"
-                    if ours and name.startswith(b".") and name.endswith(b".tmp"):
-                        remove_tree(self.disk, name, fd)
 
 
 def _machine_id(disk: Disk) -> str:

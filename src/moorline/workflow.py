@@ -12,25 +12,25 @@ import getpass
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from moorline import __version__
 from moorline.agent_file import agent_bytes
-from moorline.build import Build, BuildId, Pin, Release, TargetRecord, build_id
-from moorline.bundle import Bundle, bundle_files, read_bundle, write_bundle, zip_bytes
+from moorline.audit import verify_all, verify_build, verify_target
+from moorline.build import Build, Pin, Release, TargetRecord, build_id
+from moorline.bundle import Bundle, bundle_files, write_bundle, zip_bytes
 from moorline.config import CONFIG_NAME, Config, new_config_text
 from moorline.disk import Disk
-from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, translated
-from moorline.files import remove_tree, write_file
+from moorline.errors import ConfigError, Conflict, NotFound, translated
+from moorline.exporting import write_export
+from moorline.files import write_file
 from moorline.golive import GoLive
-from moorline.history import find_release, previous_of
+from moorline.history import previous_of
 from moorline.layout import Written
-from moorline.layout.index import INDEX_DAMAGED, read_index
+from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import Difference, Manifest, difference
-from moorline.place import Placement
-from moorline.proof import prove
+from moorline.manifest import Difference, difference
 from moorline.publishing import Publisher
 from moorline.results import (
     BuildLine,
@@ -41,9 +41,7 @@ from moorline.results import (
     ShowResult,
     VerifyResult,
     build_line,
-    hint,
     published,
-    verified,
     would_go_live,
 )
 from moorline.scan import (
@@ -56,7 +54,7 @@ from moorline.scan import (
 from moorline.settings import Hook, Settings, settings_of
 from moorline.store import OpenBuild, Store, init_store, open_store
 from moorline.target import Target, open_target
-from moorline.wanted import Wanted, from_bundle, from_history, from_ledger, host_policy
+from moorline.wanted import Wanted, back_to, from_words, host_policy
 
 DISK = Disk()
 
@@ -188,7 +186,7 @@ def export(
             raise ConfigError(f"{directory} exists. Name a new folder for the export.")
         parent = disk.open_directory(above)
         try:
-            _export(disk, opened, manifest, parent, os.fsencode(name), progress)
+            write_export(disk, opened, manifest, parent, os.fsencode(name), progress)
         finally:
             os.close(parent)
         seconds = time.monotonic() - started
@@ -240,7 +238,10 @@ def deploy(
         if not store:
             store = config.store_path()
         root = target or config.target
-        wanted = _wanted(disk, what, store, root, mode or "", stage, config)
+        wanted = from_words(
+            disk, what, store=store, root=root, mode=mode or "", stage=stage,
+            settings=config.settings,
+        )  # fmt: skip
         if checks:
             settings = replace(wanted.settings, check=(*wanted.settings.check, *checks))
             wanted = replace(wanted, settings=settings)
@@ -265,7 +266,10 @@ def rollback(
         root = target or config.target_root(stage)
         store = host_policy(disk).store or config.store or config.settings.store
         with open_target(disk, root, make=False) as opened, opened.lock():
-            wanted = _back(disk, opened, to, store, stage, trust_store, config)
+            wanted = back_to(
+                opened, to or "", store=store, stage=stage, trust_store=trust_store,
+                settings=config.settings,
+            )  # fmt: skip
             if dry_run:
                 return would_go_live(wanted, opened.root, started)
             return _go(disk, opened, wanted, progress, started)
@@ -290,12 +294,12 @@ def verify(
     """Hash a build of the store, all of it, or what a target serves; list every difference."""
     with translated("verify"):
         if target:
-            return (_verify_target(disk, target, progress),)
+            return (verify_target(disk, target, progress),)
         with _open(disk, config) as store:
             if everything:
-                found = tuple(_verify_any(store, one, progress) for one in sorted(store.ids()))
-                return found + tuple(_verify_kept(store))
-            return (_verify_build(store, build_id(id or ""), progress),)
+                return tuple(verify_all(store, progress))
+            with _build(store, id or "") as opened:
+                return (verify_build(store, opened, progress),)
 
 
 # -- the steps ------------------------------------------------------------------------------------
@@ -358,45 +362,6 @@ def _remember(ledger: DirectoryLedger, build: Build) -> None:
     ledger.write_build(build)
 
 
-def _wanted(
-    disk: Disk, what: str, store: str, root: str, mode: str, stage: str, config: Config
-) -> Wanted:
-    if what.endswith(".zip") or "/" in what or os.path.isdir(what):
-        bundle = read_bundle(disk, what)
-        return from_bundle(disk, bundle, store=store, root=root, mode=mode, stage=stage)
-    return from_ledger(
-        disk, build_id(what), store=store, settings=config.settings, mode=mode, stage=stage
-    )
-
-
-def _back(
-    disk: Disk, target: Target, to: str | None, store: str, stage: str, trust_store: bool,
-    config: Config,
-) -> Wanted:  # fmt: skip
-    """What a rollback goes to: the previous good release, or `to` wherever it is known."""
-    rows = target.history()
-    row = find_release(rows, build_id(to)) if to else previous_of(rows, target.live_id())
-    if row is not None:
-        return from_history(target, row, store=store, stage=stage, trust_store=trust_store)
-    if to and store:
-        if not trust_store and any(row.source != "share" for row in rows):
-            raise ConfigError(
-                f"build {to} was never live on {target.root}: only the share vouches for its "
-                "content, and this target has had bundles. Deploy its bundle, or give "
-                "--trust-store if the share's word is good enough.",
-                live=target.live_id(),
-            )
-        settings = config.settings
-        return from_ledger(
-            disk, build_id(to), store=store, settings=settings, stage=stage, reason="rollback"
-        )
-    raise NotFound(
-        f"{target.root} has no release to go back to: its history knows no other build that passed "
-        "its check. Deploy a bundle instead.",
-        live=target.live_id(),
-    )
-
-
 def _go(
     disk: Disk, target: Target, wanted: Wanted, progress: Progress, started: float
 ) -> DeployResult:
@@ -422,72 +387,3 @@ def _go(
         reused_files=placed.reused_files,
         notes=tuple(notes),
     )
-
-
-def _export(
-    disk: Disk, opened: OpenBuild, manifest: Manifest, parent: int, name: bytes, progress: Progress
-) -> None:
-    """Under its own name only once it is whole: nobody may take half of a build for all of it."""
-    temporary = b".%s.%s.tmp" % (name[:200], disk.token().encode())
-    disk.make_directory(temporary, 0o755, parent)
-    try:
-        root = disk.open_directory(temporary, parent)
-        try:
-            Placement(
-                disk,
-                root,
-                manifest,
-                opened.times(manifest),
-                opened.reader(manifest),
-                [],
-                None,
-                progress,
-            ).run()
-            disk.sync_all(root)
-        finally:
-            os.close(root)
-        disk.rename(temporary, name, parent, parent)
-        disk.sync(parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            remove_tree(disk, temporary, parent)
-        raise
-
-
-def _verify_build(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
-    started = time.monotonic()
-    with _build(store, id) as opened:
-        manifest = opened.manifest()
-        found = opened.verify(manifest, progress)
-        if store.layout == "tree" and not opened.has_index(manifest):
-            found = replace(found, problems=(Problem(".", INDEX_DAMAGED), *found.problems))
-        return verified(id, found, opened.path, started)
-
-
-def _verify_any(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
-    """One of all builds: a damaged record or manifest is a finding, and the others go on."""
-    try:
-        return _verify_build(store, id, progress)
-    except (Mismatch, ConfigError) as error:
-        where = f"{store.path}/builds/{id}"
-        return VerifyResult(id, False, (Problem(".", error.message),), 0, 0, 0.0, where)
-
-
-def _verify_kept(store: Store) -> Iterator[VerifyResult]:
-    """What bundles pin beside builds; a result only where something was changed. The slash at the
-    end of its id tells it from a build's."""
-    for folder in (b"agent", b"settings"):
-        problems = tuple(store.changed(folder))
-        if problems:
-            name = f"{folder.decode()}/"
-            yield VerifyResult(
-                BuildId(name), False, problems, 0, 0, 0.0, f"{store.path}/{name}"
-            )  # fmt: skip
-
-
-def _verify_target(disk: Disk, root: str, progress: Progress) -> VerifyResult:
-    started = time.monotonic()
-    with open_target(disk, root, make=False) as target:
-        live, found = prove(disk, target, progress)
-        hinted = tuple(Problem(p.path, p.problem + hint(p)) for p in found.problems)
-        return verified(live.id, replace(found, problems=hinted), target.root, started)

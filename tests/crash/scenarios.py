@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
-from moorline import agent, cleaning, workflow
+from moorline import agent, cleaning, releases, workflow
 from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Conflict, HookFailed, PutBack
@@ -201,7 +201,7 @@ def exported(world: World) -> list[Path]:
 
 def clean_target(world: World, disk: Disk) -> None:
     with world.target(disk) as target, target.lock():
-        target.clean(1)
+        releases.clean(target, 1)
 
 
 def remove(id: str) -> Callable[[World, Disk], object]:

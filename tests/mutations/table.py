@@ -103,7 +103,7 @@ BARRIERS = (
               "        store.disk.sync(trash)\n"),
              by=f"{POWER}[remove-pack]"),
     mutation("no fsync of releases/ before its old ones are unlinked", "I7",
-             ("target.py", "        if names:\n            self.disk.sync(releases)\n", ""),
+             ("releases.py", "    if names:\n        target.disk.sync(releases)\n", ""),
              by=f"{POWER}[target-clean-pack]"),
     left_out("a build that a dead run listed is not made durable", "I1", "publishing.py",
              "            self._settle(opened)\n", by=f"{AFTER}[publish-first-pack]"),
@@ -189,14 +189,14 @@ ORDERS = (
               "            remove_tree(store.disk, id.encode(), builds)\n"),
              by=f"{STEPS}[remove-pack]"),
     mutation("an old release is unlinked in its place", "I7",
-             ("target.py",
-              "            for name in doomed:\n"
-              "                self.disk.rename(name, _REMOVING + name[:200], releases, "
+             ("releases.py",
+              "        for name in doomed:\n"
+              "            target.disk.rename(name, _REMOVING + name[:200], releases, "
               "releases)\n",
               ""),
-             ("target.py",
-              "            self._remove([_REMOVING + name[:200] for name in doomed], releases)\n",
-              "            self._remove(doomed, releases)\n"),
+             ("releases.py",
+              "        _remove(target, [_REMOVING + name[:200] for name in doomed], releases)\n",
+              "        _remove(target, doomed, releases)\n"),
              by=f"{STEPS}[target-clean-pack]"),
     mutation("packs are looked for in builds/ before incoming/", "I1",
              ("cleaning.py", '(b"incoming", b"builds", b"trash")',
@@ -283,7 +283,7 @@ CHECKS = (
               "ledger.removing():\n", "        if not made.id:\n"),
              by=f"{ACTORS}[removal, pin, pack]"),
     mutation("an export has its name from the first", "I7",
-             ("workflow.py",
+             ("exporting.py",
               '    temporary = b".%s.%s.tmp" % (name[:200], disk.token().encode())\n',
               "    temporary = name\n"),
              by=f"{STEPS}[export-pack]"),
