@@ -42,6 +42,7 @@ cli.main()
 """
 
 
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_cleans_up_and_says_what_remains(number: signal.Signals) -> None:
     command = [sys.executable, "-c", WAITING, "publish", "d", "--store", "s"]

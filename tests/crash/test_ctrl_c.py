@@ -18,6 +18,8 @@ from crash.scenarios import SPECS
 from crash.watching import Watch
 from world import World
 
+pytestmark = pytest.mark.usefixtures("interrupts")
+
 MOORLINE = str(Path(sys.executable).with_name("moorline"))
 PATIENCE_S = 60.0
 WAITING = ("sh", "-c", "touch $0/begun; exec sleep 300")

@@ -28,6 +28,8 @@ from crash.watching import Watch
 from trees import Content, write_tree
 from world import World
 
+pytestmark = pytest.mark.usefixtures("interrupts")
+
 MOORLINE = [str(Path(sys.executable).with_name("moorline"))]
 ROUNDS = 8
 PATIENCE_S = 60.0
