@@ -18,14 +18,16 @@ MEMORY = Path("/dev/shm")
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder with a short name, in memory where that is possible: nothing in here asks
-    what a device does, and thousands of runs should not wait for one."""
+    what a device does, and thousands of runs should not wait for one. Nor should they copy and hash
+    an agent of 250 KB that none of them starts."""
     folder = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="mc.", dir=folder, ignore_cleanup_errors=True) as name:
         path = Path(name).resolve()
         path.chmod(0o755)
-        from moorline import wanted
+        from moorline import wanted, workflow
 
         monkeypatch.setattr(wanted, "HOST_FILE", str(path / "etc-moorline.toml"))
+        monkeypatch.setattr(workflow, "agent_bytes", lambda: b"an agent")
         yield path
 
 

@@ -15,17 +15,18 @@ was changed leave the same state behind. Syncs are counted and not done: see `po
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 
 from fakes import CHANGING
-from moorline.disk import AnyPath, Disk
+from moorline.disk import DAMAGE, AnyPath, Disk
 
 OPERATIONS = (
     *("open_directory", "names", "stat", "read_link", "open_file", "read", "read_into"),
@@ -42,8 +43,7 @@ class Dead(BaseException):
     """The process died: nothing may catch this and carry on."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One operation with its arguments; `number` counts from 0."""
 
     number: int
@@ -132,6 +132,18 @@ for _operation in OPERATIONS:
     setattr(WatchedDisk, _operation, _watched(_operation))
 
 
+class PathsDisk(WatchedDisk):
+    """Notes the path of each operation while it can still be told."""
+
+    def __init__(self, seed: str) -> None:
+        super().__init__(seed)
+        self.paths: dict[int, str] = {}
+
+    def before(self, call: Call) -> None:
+        with contextlib.suppress(KeyError, OSError):
+            self.paths[call.number] = call.path
+
+
 class DyingDisk(WatchedDisk):
     """Dies before operation `at`, or when it has happened but before it returns."""
 
@@ -174,26 +186,28 @@ class InterruptedDisk(WatchedDisk):
 
 
 class Code(int):
-    """An error number that remembers who compared it: what nobody tells apart is tried once."""
+    """An error number that remembers who told it from the others of CODES: what nobody tells apart
+    is tried once. Nobody does who asks only for numbers that are none of them."""
 
     def __init__(self, number: int) -> None:
-        self.compared_by: set[str] = set()
+        self.told_by: set[str] = set()
 
-    def _note(self) -> None:
-        code = sys._getframe(2).f_code
+    def _note(self, code: CodeType) -> None:
         if code.co_filename != __file__ and code.co_name != WORDING:
-            self.compared_by.add(code.co_qualname)
+            self.told_by.add(code.co_qualname)
 
     def __eq__(self, other: object) -> bool:
-        self._note()
+        if other in CODES:
+            self._note(sys._getframe(1).f_code)
         return int(self) == other
 
     def __ne__(self, other: object) -> bool:
-        self._note()
-        return int(self) != other
+        return not self.__eq__(other)
 
     def __hash__(self) -> int:
-        self._note()
+        code = sys._getframe(1).f_code
+        if "DAMAGE" not in code.co_names:  # a set, or a table, that may hold some of them
+            self._note(code)
         return hash(int(self))
 
 
@@ -274,6 +288,7 @@ class ActingDisk(WatchedDisk):
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EMLINK, errno.EROFS)
 """What disks and shares report; none of them has an exception class of its own."""
+assert not DAMAGE.intersection(CODES)
 
 
 def answers(call: Call, share: AnyPath) -> tuple[int, ...]:

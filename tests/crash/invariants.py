@@ -12,7 +12,6 @@ from pathlib import Path
 
 from crash.disks import WatchedDisk
 from crash.scenarios import LATER_S, SPECS, Scenario, clean, clean_target
-from moorline import agent
 from moorline.bundle import read_bundle
 from moorline.errors import Error
 from moorline.layout.index import packs_named
@@ -21,7 +20,7 @@ from moorline.manifest import Manifest
 from moorline.proof import prove
 from moorline.scan import Rules, scan
 from moorline.store import Store, open_store
-from moorline.target import Target, open_target
+from moorline.target import open_target
 from moorline.verifying import verify
 from trees import write_tree
 from world import World
@@ -88,8 +87,9 @@ class Truth:
         assert match, f"I2: current says {place!r}"
         return match.group(1) or match.group(2)
 
-    def live(self, world: World, *, damaged: bool = False) -> str:
-        """The same: whole, and known to the history."""
+    def live(self, world: World, *, damaged: bool = False, mended: bool = False) -> str:
+        """The same: whole, known to the history, and right by the target's own word. An agent that
+        could not be kept stops no deploy: it is told, and `mended` by the next."""
         id = self.live_id(world)
         if not id:
             return ""
@@ -103,18 +103,16 @@ class Truth:
             assert row is not None and row.id == id, f"the history does not know {place}"
             assert row.digest == self.manifests[id].digest
             if not damaged:
-                self._is_proved(target, id)
+                wrong = [p.path for p in prove(WatchedDisk(), target)[1].problems]
+                lost = [path for path in wrong if path.startswith(".moorline/agents/")]
+                assert wrong == ([] if mended else lost), f"I5: {id} is live, and wrong: {wrong}"
         return id
 
-    def _is_proved(self, target: Target, id: str) -> None:
-        """By the target's own word. An agent that could not be kept stops no deploy: it is told."""
-        row, found = prove(WatchedDisk(), target)
-        wrong = [p for p in found.problems if not p.path.startswith(".moorline/agents/")]
-        assert (row.id, wrong) == (id, [])
-
-    def target_is_right(self, world: World, scenario: Scenario, *, done: bool) -> None:
+    def target_is_right(
+        self, world: World, scenario: Scenario, *, done: bool, mended: bool = False
+    ) -> None:
         damaged = scenario.damaged_live and not done
-        live = self.live(world, damaged=damaged)
+        live = self.live(world, damaged=damaged, mended=mended)
         allowed = (scenario.ends,) if done else scenario.live
         assert live in allowed, f"I3: {live!r} is live, not one of {allowed}"
         if (world.root / ".moorline").exists() and not scenario.damaged_live:
@@ -126,33 +124,34 @@ class Truth:
             last = {row.place: row for row in target.history()}
         for path in (world.root / "releases").iterdir():
             row = last.get(f"releases/{path.name}")
-            if row is not None and row.step in ("live", "restored"):
+            live = world.link == f"releases/{path.name}"  # looked at already
+            if row is not None and row.step in ("live", "restored") and not live:
                 found = verify(WatchedDisk(), path, self.manifests[row.id]).problems
                 assert not found, f"I7: {row.place} passed once and is not whole: {found}"
 
     # -- both ---------------------------------------------------------------------------------
 
-    def holds(self, world: World, scenario: Scenario, *, done: bool = False) -> None:
+    def holds(
+        self, world: World, scenario: Scenario, *, done: bool = False, mended: bool = False
+    ) -> None:
+        """`done` says that the verb went well, `mended` that it went well without any fault."""
         self.store_is_right(world, scenario, done=done)
         if scenario.target:
-            self.target_is_right(world, scenario, done=done)
+            self.target_is_right(world, scenario, done=done, mended=mended)
         if done and scenario.proves is not None:
             scenario.proves(world)
 
     def recovers(self, world: World, scenario: Scenario, seed: str = "again") -> None:
-        """The same verb once more, and then nothing is left over but what belongs there."""
+        """The same verb once more, and then nothing is left over but what belongs there. All is
+        verified when the cleaners are through: they make nothing whole."""
         scenario.run_again(world, WatchedDisk(seed))
-        self.holds(world, scenario, done=True)
         if scenario.target and (world.root / ".moorline").exists():
             if scenario.raises:  # then the next deploy does it
                 clean_target(world, WatchedDisk("clean"))
             left = target_litter(world)
             assert not left, f"I7: left on the target: {left}"
         self._store_can_be_cleaned(world)
-        self.holds(world, scenario, done=True)
-        if scenario.target and scenario.ends:
-            with open_target(WatchedDisk(), str(world.root)) as target:
-                assert agent.verify_live(WatchedDisk(), target) == scenario.ends, "I7: not mended"
+        self.holds(world, scenario, done=True, mended=True)
         if scenario.back:
             world.rollback(disk=WatchedDisk("back"))
             assert self.live(world) == scenario.back, "no way back"

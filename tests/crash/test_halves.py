@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from counts import Count
-from crash.disks import ActingDisk, Call, WatchedDisk
+from crash.disks import ActingDisk, PathsDisk
 from crash.ground import Ground
 from crash.invariants import Truth
 from crash.scenarios import clean, deploy, deployed, pin, publish, published, remove
@@ -94,7 +94,7 @@ HALVES = (
 def steps(world: World, pair: Pair, verb: Verb, since: str = "") -> list[int]:
     """Where `verb` changes names in the store, or lists or opens what others may change there."""
     fails = pair.fails if verb is pair.verb else pair.other_fails
-    disk = _Paths("first")
+    disk = PathsDisk("first")
     with contextlib.suppress(*fails):
         verb(world, disk)
     telling = ("names", "open_file", "create", "rename", "unlink", "hard_link", "make_directory")
@@ -106,18 +106,6 @@ def steps(world: World, pair: Pair, verb: Verb, since: str = "") -> list[int]:
     made = (n for n in inside if since and re.search(since, disk.paths[n]))
     first = next(made, -1)
     return [number for number in inside if number > first]
-
-
-class _Paths(WatchedDisk):
-    """Notes the path of each operation while it can still be told."""
-
-    def __init__(self, seed: str) -> None:
-        super().__init__(seed)
-        self.paths: dict[int, str] = {}
-
-    def before(self, call: Call) -> None:
-        with contextlib.suppress(KeyError, OSError):
-            self.paths[call.number] = call.path
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from world import World
 pytestmark = pytest.mark.usefixtures("interrupts")
 
 MOORLINE = [str(Path(sys.executable).with_name("moorline"))]
-ROUNDS = 8
+ROUNDS = 3
 PATIENCE_S = 60.0
 BULK: dict[str, Content] = {f"bulk/{n % 5}/{n}": b"%d " % n * 700 for n in range(60)}
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
@@ -77,18 +77,13 @@ def larger_builds() -> Iterator[None]:
 
 
 def rounds() -> list[object]:
-    found: list[object] = []
-    for name in COMMANDS:
-        for number in SIGNALS:
-            fast = name in FAST and number == signal.SIGKILL
-            marks = () if fast else pytest.mark.slow
-            found.append(pytest.param(name, number, 3 if fast else ROUNDS, marks=marks))
-    return found
+    fast: list[object] = [pytest.param(name, SIGNALS[:1]) for name in FAST]
+    return fast + [pytest.param(name, SIGNALS, marks=pytest.mark.slow) for name in COMMANDS]
 
 
-@pytest.mark.parametrize(("name", "number", "most"), rounds())
+@pytest.mark.parametrize(("name", "numbers"), rounds())
 def test_a_signal_at_a_random_moment(
-    name: str, number: signal.Signals, most: int, here: Path, count: Count, tmp_path: Path
+    name: str, numbers: tuple[signal.Signals, ...], here: Path, count: Count, tmp_path: Path
 ) -> None:
     scenario, truth = SCENARIOS[name], Truth(tmp_path / "truth")
     world = world_of(scenario, here)
@@ -100,8 +95,8 @@ def test_a_signal_at_a_random_moment(
     )
     ground = Ground(here)
     events = _events(world, name)
-    chance = random.Random(f"{name} {number}")
-    for _ in range(most):
+    chance = random.Random(f"{name} {numbers}")
+    for number in numbers * ROUNDS:
         ground.restore()
         at = chance.randint(1, events)
         code, said = _killed(world, name, number, at)

@@ -242,4 +242,4 @@ def test_any_order_of_verbs_and_crashes(layout: str, truth: Truth, count: Count)
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_many_orders_of_verbs_and_crashes(layout: str, truth: Truth, count: Count) -> None:
-    run(layout, 100, 50, truth, count)
+    run(layout, 50, 50, truth, count)

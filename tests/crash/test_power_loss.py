@@ -26,13 +26,8 @@ NAMES = [name for name in SCENARIOS if not name.startswith(SKIPPED)]
 MOST_AFTER_A_DEATH = 12
 AFTER_A_DEATH = (
     *("publish-first-pack", "publish-second-tree", "publish-folding-pack", "publish-repair-tree"),
-    *("deploy-copy-first-pack", "deploy-copy-later-pack", "deploy-link-later-tree"),
-    *(
-        "deploy-link-first-tree",
-        "rollback-copy-pack",
-        "codedeploy-later-pack",
-        "putback-check-copy-pack",
-    ),
+    *("deploy-copy-first-pack", "deploy-link-later-tree", "deploy-link-first-tree"),
+    *("rollback-copy-pack", "codedeploy-later-pack", "putback-check-copy-pack"),
     *("remove-and-clean-pack", "init-pack"),
 )
 
@@ -91,7 +86,7 @@ def _deaths(disk: RecordingDisk) -> list[int]:
     """After each change of names that others could take for done, and after some of the rest."""
     telling = ("rename", "hard_link", "make_directory")
     named = [n for n in disk.changed if disk.calls[n].operation in telling]
-    return sorted({*named, *sorted(disk.changed)[::4]})
+    return sorted({*named, *sorted(disk.changed)[::8]})
 
 
 def _states(
