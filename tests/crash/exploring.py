@@ -85,11 +85,12 @@ class Exploration:
                 after = self._run(disk, f"died after {call}", died=True)
 
     def interrupts(self) -> None:
-        """Ctrl-C before and after each operation that changes something, and before a third of the
-        rest: cleaning up runs, and is right."""
-        for call in self._telling(3):
-            self._run(InterruptedDisk(call.number), f"interrupted before {call}")
-            self.count.add("operations that Ctrl-C interrupted")
+        """Ctrl-C after each operation that changes something, before it returns, and before a third
+        of all: cleaning up runs, and is right."""
+        for call in self.calls:
+            if self._has_its_turn(call, 3):
+                self._run(InterruptedDisk(call.number), f"interrupted before {call}")
+                self.count.add("operations that Ctrl-C interrupted")
             if call.number in self.changed:
                 disk = InterruptedDisk(call.number, after=True)
                 self._run(disk, f"interrupted after {call}")
@@ -98,7 +99,10 @@ class Exploration:
     def faults(self) -> None:
         """Each error at each operation that changes something, each sync and close, and at half of
         the rest. Errors that the whole run never told apart are tried together."""
-        for call in self._telling(2):
+        for call in self.calls:
+            telling = call.number in self.changed or call.operation in ("sync", "sync_all", "close")
+            if not telling and not self._has_its_turn(call, 2):
+                continue
             one = CODES[call.number % len(CODES)]
             first = Code(one)
             self._run(FaultyDisk(call.number, first), f"{errno.errorcode[one]} at {call}")
@@ -108,15 +112,6 @@ class Exploration:
                     self._run(disk, f"{errno.errorcode[code]} at {call}")
             self.count.add("faults", len(CODES))
 
-    def _telling(self, one_of: int) -> Iterator[Call]:
-        """Operations that change something or make it durable, and `one_of` so many of those that
-        only look. Another part of these in another scenario: most steps are in ten of them."""
-        turn = zlib.crc32(str(self.scenario).encode()) % one_of
-        for call in self.calls:
-            telling = call.number in self.changed or call.operation in ("sync", "sync_all", "close")
-            if telling or call.number % one_of == turn:
-                yield call
-
     def retries(self) -> None:
         """On the share only: a local disk does not try again."""
         for number, codes in self.answers.items():
@@ -124,6 +119,11 @@ class Exploration:
                 disk = UnsureDisk(number, code)
                 self._run(disk, f"{errno.errorcode[code]} after {self.calls[number]}")
                 self.count.add("operations that worked and reported an error")
+
+    def _has_its_turn(self, call: Call, one_of: int) -> bool:
+        """Whether this scenario tries it, one of so many: another scenario tries others,
+        and most steps are in ten scenarios."""
+        return (zlib.crc32(str(self.scenario).encode()) + call.number) % one_of == 0
 
     def _run(self, disk: WatchedDisk, what: str, *, died: bool = False) -> str:
         """The state that a run on `disk` leaves, after it was looked at."""

@@ -24,7 +24,7 @@ from moorline.store import init_store, open_store
 from moorline.target import open_target
 
 ROLES = ("publisher",) * 3 + ("deployer",) * 3 + ("rollbacker", "verifier", "cleaner", "cleaner")
-SECONDS = 8.0  # for each layout
+SECONDS = 6.0  # for each layout
 PATIENCE_S = 100
 
 

@@ -56,7 +56,9 @@ def apply(mutation: Mutation, root: Path) -> None:
 
 
 def copied(folder: Path) -> Path:
-    """A copy of what the tests need; all else is taken from the work tree's environment."""
+    """A copy of what the tests need; all else is taken from the work tree's environment. Every user
+    may read it, since some tests run as another one."""
+    folder.chmod(0o755)
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     for name in COPIED:
         source = ROOT / name
