@@ -274,7 +274,7 @@ class Target:
             fd = self.disk.append(b"history.jsonl", folder)
             try:
                 size = os.fstat(fd).st_size
-                if not self.current():
+                if not size:
                     self._sync_way(folder)
                 torn = size and not self._ends_line(path, size)
                 self.disk.write(fd, (b"\n" if torn else b"") + row.text())
@@ -283,8 +283,8 @@ class Target:
                 os.close(fd)
 
     def _sync_way(self, folder: int) -> None:
-        """Until something is live: the names that lead to the history, from the one of the target
-        down. Who made them may have died before they were durable."""
+        """Before the first row: the names that lead to the history, from the target's own down. Who
+        made them may have died before they were durable, and so without a row."""
         self.disk.sync(folder)
         self.disk.sync(self.fd)
         with contextlib.suppress(PermissionError):

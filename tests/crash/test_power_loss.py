@@ -84,7 +84,7 @@ def test_the_power_goes_while_a_run_takes_up_what_a_dead_one_left(
 
 def _deaths(disk: RecordingDisk) -> list[int]:
     """After each change of names that others could take for done, and after some of the rest."""
-    telling = ("rename", "hard_link", "make_directory")
+    telling = ("rename", "hard_link", "make_directory", "append")
     named = [n for n in disk.changed if disk.calls[n].operation in telling]
     return sorted({*named, *sorted(disk.changed)[::8]})
 

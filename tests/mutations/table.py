@@ -114,10 +114,6 @@ BARRIERS = (
              "                    self.disk.sync(fd)  # who put it there may have died before "
              "doing that\n",
              by=f"{AFTER}[deploy-link-later-tree]"),
-    mutation("the way to a history that a dead run began is not made durable", "I2",
-             ("target.py", "                if not self.current():\n",
-              "                if not size:\n"),
-             by=f"{AFTER}[deploy-link-first-tree]"),
     mutation("agent and settings that a dead run left are not made durable", "I1",
              ("store.py", "        if held:\n", "        if not held:\n"),
              by=f"{AFTER}[publish-first-pack]"),
