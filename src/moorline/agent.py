@@ -56,7 +56,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
             options.run(Disk(), options)
     except KeyboardInterrupt:
         return _report(
-            Interrupted("interrupted: what was unfinished is cleaned by the next deploy.")
+            Interrupted("interrupted: what was unfinished here is cleaned by the next deploy.")
         )
     except Error as error:
         return _report(error)

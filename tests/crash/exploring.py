@@ -85,10 +85,10 @@ class Exploration:
                 after = self._run(disk, f"died after {call}", died=True)
 
     def interrupts(self) -> None:
-        """Ctrl-C after each operation that changes something, before it returns, and before a third
-        of all: cleaning up runs, and is right."""
+        """Ctrl-C after each operation that changes something, before it returns, and before a
+        fourth of all: cleaning up runs, and is right."""
         for call in self.calls:
-            if self._has_its_turn(call, 3):
+            if self._has_its_turn(call, 4):
                 self._run(InterruptedDisk(call.number), f"interrupted before {call}")
                 self.count.add("operations that Ctrl-C interrupted")
             if call.number in self.changed:
@@ -97,11 +97,11 @@ class Exploration:
                 self.count.add("operations that Ctrl-C interrupted")
 
     def faults(self) -> None:
-        """Each error at each operation that changes something, each sync and close, and at half of
-        the rest. Errors that the whole run never told apart are tried together."""
+        """Each error at each operation that changes something, each sync and close, and at a third
+        of the rest. Errors that the whole run never told apart are tried together."""
         for call in self.calls:
             telling = call.number in self.changed or call.operation in ("sync", "sync_all", "close")
-            if not telling and not self._has_its_turn(call, 2):
+            if not telling and not self._has_its_turn(call, 3):
                 continue
             one = CODES[call.number % len(CODES)]
             first = Code(one)
