@@ -77,7 +77,7 @@ PURE = ("record", "build", "manifest", "settings", "packing")
 """No disk, no clock, no environment: everything they know was handed in."""
 PURE_IMPORTS = {
     "__future__", "collections", "dataclasses", "difflib", "functools", "hashlib", "json", "re",
-    "typing",
+    "typing", "zlib",
 }  # fmt: skip
 
 OPTIONAL = {"boto3", "botocore"}

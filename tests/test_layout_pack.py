@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import random
@@ -44,7 +45,7 @@ def put_index(store: Path, id: str, index: Index) -> None:
 
 
 def manifest_of(store: Path, id: str) -> Manifest:
-    return Manifest.parse((store / "builds" / id / "manifest").read_bytes())
+    return Manifest.parse(gzip.decompress((store / "builds" / id / "manifest.gz").read_bytes()))
 
 
 def places_of(store: Path, id: str) -> dict[str, Place]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from typing import NamedTuple
 from moorline.errors import Mismatch
 
 HEADER = b"moorline-manifest 1\n"
+STORED = b"manifest.gz"  # the name that it has in the folder of a build
 MAX_MANIFEST_BYTES = 256 << 20
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
@@ -43,6 +45,7 @@ _LINES = re.compile(
 )
 _FILE_LINE = re.compile(rb"^f .+$", re.MULTILINE)
 _PART_BYTES = 1 << 20
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # RFC 1952: no name, no time, system unknown
 
 
 class Entry(NamedTuple):
@@ -176,6 +179,33 @@ class Manifest:
 def _is_below(entry: Entry) -> bool:
     """Whether an entry comes after the root, which is the first whatever its name sorts after."""
     return entry.path != b"."
+
+
+def compressed(text: bytes) -> bytes:
+    """A manifest's text as it lies in a store: gzip, a third as long. The lowest level: what is
+    left are the digests, which nothing shortens."""
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 31)
+    data = deflate.compress(text) + deflate.flush()
+    return _GZIP_HEADER + data[len(_GZIP_HEADER) :]
+
+
+def most_compressed(text_bytes: int) -> int:
+    """The length that `compressed` never exceeds: deflate adds 5 bytes to 16 KB at the worst."""
+    return text_bytes + (text_bytes >> 10) + 64
+
+
+def decompressed(data: bytes, most: int = MAX_MANIFEST_BYTES) -> bytes:
+    """The text in what `compressed` made. Raises Mismatch when it is anything else, or when the
+    text is longer than `most` bytes, of which no more are kept in memory."""
+    inflate = zlib.decompressobj(31)
+    try:
+        text = inflate.decompress(data, most + 1)
+    except zlib.error as error:
+        raise Mismatch(f"the manifest is no gzip file: {error}.") from None
+    whole = inflate.eof and not inflate.unused_data and data.startswith(_GZIP_HEADER)
+    if not whole or len(text) > most:
+        raise Mismatch(f"the manifest is cut off, or no gzip file of at most {most} bytes.")
+    return text
 
 
 def file_lines(text: bytes) -> Iterator[bytes]:

@@ -54,9 +54,9 @@ BARRIERS = (
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of the manifest", "I1",
              ("publishing.py",
-              'write_file(self.disk, b"manifest", manifest.text, reservation.folder, private=True)',
-              'fd = self.disk.create(b"manifest", 0o644, reservation.folder)\n'
-              "        self.disk.write(fd, manifest.text)\n"
+              "write_file(self.disk, STORED, text.wait(), reservation.folder, private=True)",
+              "fd = self.disk.create(STORED, 0o644, reservation.folder)\n"
+              "        self.disk.write(fd, text.wait())\n"
               "        self.disk.close(fd)"),
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of build.json and all other small files", "I1",

@@ -16,7 +16,7 @@ from moorline.disk import Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import read_file
 from moorline.layout.index import Index, Place, read_index
-from moorline.manifest import Entry, Manifest, file_lines
+from moorline.manifest import STORED, Entry, Manifest, decompressed, file_lines, most_compressed
 from moorline.scan import Progress, Source
 from moorline.verifying import Verified
 
@@ -114,7 +114,8 @@ def base_of(folder: int, manifest: bytes, index: Index) -> Base:
 def read_base(disk: Disk, folder: int, digest: str) -> Base:
     """The build in the open `folder`. Raises Mismatch when its manifest has another digest, or its
     index does not fit."""
-    manifest = read_file(disk, b"manifest", folder, most=_MOST_BASE_BYTES)
+    stored = read_file(disk, STORED, folder, most=most_compressed(_MOST_BASE_BYTES))
+    manifest = decompressed(stored, _MOST_BASE_BYTES)
     sound = manifest.count(b"\n") * _LEAST_LINE_BYTES <= len(manifest)
     if not sound or hashlib.sha256(manifest).hexdigest() != digest:
         raise Mismatch("the newest build's manifest is damaged.")
