@@ -19,6 +19,7 @@ AGENT_MODULES = (
     "asking.py",
     "build.py",
     "bundle.py",
+    "crew.py",
     "disk.py",
     "errors.py",
     "files.py",

@@ -24,7 +24,7 @@ from moorline.files import move_over, read_file, remove_tree, replace_file, writ
 from moorline.layout import Base, Draft, Times, Written, all_times, base_of, kept_times
 from moorline.layout.index import Index, closing, opening, packs_named, read_index
 from moorline.layout.pack import PackDraft
-from moorline.layout.tree import TreeDraft, tree_index
+from moorline.layout.tree_draft import TreeDraft, tree_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import (
     MAX_MANIFEST_BYTES,
