@@ -18,10 +18,12 @@ import moorline
 RANKS = {
     "": 0,  # moorline itself: the version
     "errors": 1,
+    "garbage": 1,
     "interrupts": 1,
     "record": 2,
     "build": 3,
     "manifest": 3,
+    "lines": 4,
     "disk": 3,
     "settings": 3,
     "packing": 3,
@@ -75,7 +77,7 @@ RANKS = {
     "cli": 17,
 }
 
-PURE = ("record", "build", "manifest", "settings", "packing")
+PURE = ("record", "build", "manifest", "lines", "settings", "packing")
 """No disk, no clock, no environment: everything they know was handed in."""
 PURE_IMPORTS = {
     "__future__", "collections", "dataclasses", "difflib", "functools", "hashlib", "json", "re",

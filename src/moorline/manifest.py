@@ -43,7 +43,6 @@ _LINES = re.compile(
     rb"^([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) ([\x21-\x7e]+)(?: ([\x21-\x7e]+))?$",
     re.MULTILINE,
 )
-_FILE_LINE = re.compile(rb"^f .+$", re.MULTILINE)
 _PART_BYTES = 1 << 20
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # RFC 1952: no name, no time, system unknown
 
@@ -208,21 +207,20 @@ def decompressed(data: bytes, most: int = MAX_MANIFEST_BYTES) -> bytes:
     return text
 
 
-def file_lines(text: bytes) -> Iterator[bytes]:
-    """The lines of a manifest's text that are files. Two builds have the same file at a path
-    exactly where they have the same line."""
-    return (match.group() for match in _FILE_LINE.finditer(text))
+def parts(text: bytes, start: int, size: int) -> Iterator[bytes]:
+    """The text in pieces of whole lines: all lines at once would take more memory than it."""
+    while start < len(text):
+        end = text.find(b"\n", start + size) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def _entries(text: bytes) -> Iterator[Entry]:
     """All lines after the header, each of which has to be one. Many at once, because a call for
     each would take longest of all; not all at once, because their fields take more memory than the
     entries."""
-    start = len(HEADER)
-    while start < len(text):
-        end = text.find(b"\n", start + _PART_BYTES) + 1 or len(text)
-        yield from _part(text[start:end])
-        start = end
+    for part in parts(text, len(HEADER), _PART_BYTES):
+        yield from _part(part)
 
 
 def _part(text: bytes) -> Iterator[Entry]:

@@ -21,6 +21,7 @@ from moorline.build import Build, BuildId
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch, NotFound
 from moorline.files import move_over, read_file, remove_tree, replace_file, write_file, written
+from moorline.garbage import uncollected
 from moorline.layout import Base, Draft, Times, Written, all_times, base_of, kept_times
 from moorline.layout.index import Index, closing, opening, packs_named, read_index
 from moorline.layout.pack import PackDraft
@@ -145,6 +146,7 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @uncollected()
     def publish(
         self, source: Source, id: BuildId, *, revision: str = "", tool: str = ""
     ) -> Published:
@@ -162,8 +164,8 @@ class Publisher:
             self.close()
 
     def _publish(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:
-        base = self._newest.base
-        reservation = Reservation(self.store, id, base.packs if base else {})
+        packs = self._newest.base.packs if self._newest.base else {}
+        reservation = Reservation(self.store, id, packs)
         try:
             planned = _planned(id, source, reservation.token, revision, tool)
             build, written = self._write(reservation, source, planned)
@@ -376,7 +378,7 @@ class Publisher:
             index = read_index(self.disk, opened.folder, len(source.manifest.files))
             return base_of(opened.folder, source.manifest.text, index)
         except Mismatch:
-            return Base(opened.folder, {}, {})
+            return Base(opened.folder)
 
     def _repair(
         self, reservation: Reservation, opened: OpenBuild, source: Source, base: Base,

@@ -414,7 +414,7 @@ class OpenBuild:
             rows = self.index(manifest).rows
         except Mismatch:
             return dict.fromkeys((entry.path for entry in manifest.files), self.build.created)
-        return {entry.path: row.time for entry, row in zip(manifest.files, rows)}
+        return {entry.path: time for entry, time in zip(manifest.files, rows.times)}
 
     def has_index(self, manifest: Manifest) -> bool:
         """Whether it can be read: layout tree does not need it for anything but times."""

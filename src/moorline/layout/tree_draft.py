@@ -23,7 +23,7 @@ from moorline.disk import DAMAGE, Descent, Disk
 from moorline.growing import NewTree, same_file
 from moorline.hashing import WAITS_S, most_waiting
 from moorline.layout import Base, Beat, Times, Written, all_times
-from moorline.layout.index import NO_PACK, Index, Row
+from moorline.layout.index import NO_PACK, Index, Rows
 from moorline.manifest import DIRECTORY, FILE, Entry, Manifest
 from moorline.scan import Progress, Source, source_content
 
@@ -36,7 +36,10 @@ Piece = tuple[bytes, list[Entry]]
 
 def tree_index(manifest: Manifest, times: Times) -> Index:
     """What the index says in this layout: the times."""
-    return Index({}, [Row(NO_PACK, 0, 0, times[entry.path]) for entry in manifest.files])
+    files = manifest.files
+    nothing = [0] * len(files)
+    rows = Rows([NO_PACK] * len(files), nothing, nothing, (times[e.path] for e in files))
+    return Index({}, rows)
 
 
 class TreeDraft:
@@ -122,7 +125,7 @@ class TreeDraft:
     def _made(self, entries: list[Entry], fresh: list[Entry], progress: Progress) -> None:
         self.beat()
         self._fresh += fresh
-        self._done += sum(entry.size for entry in entries)
+        self._done += sum(entry.size for entry in entries if entry.kind == FILE)
         progress(self._done, self.source.manifest.size_bytes, "writing")
 
     def finish(self, times: Times) -> Index:
