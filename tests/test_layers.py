@@ -30,6 +30,7 @@ RANKS = {
     "hashing": 4,
     "files": 4,
     "history": 4,
+    "aside": 4,
     "crew": 5,
     "scan": 5,
     "config": 6,

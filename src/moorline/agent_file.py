@@ -16,6 +16,7 @@ from functools import cache
 AGENT_MODULES = (
     "__init__.py",
     "agent.py",
+    "aside.py",
     "asking.py",
     "build.py",
     "bundle.py",

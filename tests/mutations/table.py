@@ -47,7 +47,7 @@ def left_out(name: str, invariant: str, file: str, old: str, by: str) -> Mutatio
 
 BARRIERS = (
     left_out("no fsync of the pack", "I1", "layout/pack.py",
-             "            writer.flush()\n            self.disk.sync(fd)\n",
+             "            writer.finish()\n            self.disk.sync(fd)\n",
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of packs/", "I1",
              ("layout/pack.py", "        self.disk.sync(self.packs)\n", ""),
@@ -221,8 +221,8 @@ CHECKS = (
               'return ""\n'),
              by="tests/test_preparing.py::test_a_changed_pack_is_refused"),
     mutation("what the target holds is not compared", "I5",
-             ("place.py", "                    if hash_file(disk, fd, size, buffer) != (digest, size):\n",
-              "                    if not hash_file(disk, fd, size, buffer):\n"),
+             ("place.py", "if hash_file(disk, fd, size, buffer) != (digest, size):\n",
+              "if not hash_file(disk, fd, size, buffer):\n"),
              by="tests/test_place.py"),
     mutation("extra names are overlooked", "I5",
              ("verifying.py", "        for name, kind in found.items():\n",

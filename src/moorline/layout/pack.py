@@ -10,8 +10,10 @@ import hashlib
 import os
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Callable, Optional
 
+from moorline.aside import Aside
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import move_over, write_file, written
@@ -22,8 +24,8 @@ from moorline.packing import PackUse, to_fold
 from moorline.scan import Progress, Source, no_progress, source_content
 from moorline.verifying import Verified
 
-READ_BYTES = 8 << 20
-WRITE_BYTES = 4 << 20
+READ_BYTES = 4 << 20  # of which the next is read meanwhile
+WRITE_BYTES = 2 << 20  # of which the last is written meanwhile
 GAP_BYTES = 1 << 20  # reading over a gap this small is cheaper than another round trip
 REVERIFY_S = 7 * 86400
 
@@ -129,8 +131,9 @@ class PackDraft:
         with (
             written(self.disk, pack) as fd,
             Descent(self.disk, os.fsencode(self.source.root)) as descent,
+            Aside(self.disk) as aside,
         ):
-            writer = _PackWriter(self.disk, fd)
+            writer = _PackWriter(self.disk, fd, aside)
             places = {}
             for entry in entries:
                 self.beat()
@@ -139,19 +142,21 @@ class PackDraft:
                     writer.add(chunk)
                 places[entry.digest] = Place(self.token, offset, entry.size, self.now)
                 progress(writer.offset, total, "writing")
-            writer.flush()
+            writer.finish()
             self.disk.sync(fd)
         self.disk.sync(self.packs)
         return {**empty, **places}
 
 
 class _PackWriter:
-    """Gathers small contents into large writes."""
+    """Gathers small contents into large writes, one of which may be under way."""
 
-    def __init__(self, disk: Disk, fd: int) -> None:
+    def __init__(self, disk: Disk, fd: int, aside: Aside) -> None:
         self.disk = disk
         self.fd = fd
         self.offset = 0
+        self._aside = aside
+        self._written: Callable[[], None] = lambda: None
         self._held: list[bytes] = []
         self._size = 0
 
@@ -160,12 +165,18 @@ class _PackWriter:
         self._size += len(chunk)
         self.offset += len(chunk)
         if self._size >= WRITE_BYTES:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
+        self._written()
+        data, self._held, self._size = b"".join(self._held), [], 0
+        self._written = self._aside.begin(partial(self.disk.write, self.fd, data))
+
+    def finish(self) -> None:
+        """All is written when this returns."""
         if self._held:
-            self.disk.write(self.fd, b"".join(self._held))
-        self._held, self._size = [], 0
+            self._flush()
+        self._written()
 
 
 def _uses(packs: Mapping[str, int], held: dict[str, Place]) -> list[PackUse]:
@@ -181,12 +192,14 @@ class Packs:
     def __init__(self, disk: Disk, packs: int) -> None:
         self.disk = disk
         self.directory = packs
+        self._aside = Aside(disk)
         self._open: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Packs:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._aside.close()
         for fd, _size in self._open.values():
             if fd >= 0:
                 os.close(fd)
@@ -226,7 +239,7 @@ class Packs:
             if at == 0 or places[at - 1][0].pack != place.pack:
                 fd, size = self._opened(place.pack)
                 ends = _run_ends([p for p, _ in places[at:] if p.pack == place.pack])
-                window = _Window(self.disk, fd)
+                window = _Window(self.disk, fd, self._aside)
                 first = at
             if size < place.offset + place.length:
                 yield digest, iter(())
@@ -251,20 +264,21 @@ def _run_ends(places: list[Place]) -> list[int]:
 class _Window:
     """Reads ahead in one pack, up to the end of the run that the caller wants."""
 
-    def __init__(self, disk: Disk, fd: int) -> None:
+    def __init__(self, disk: Disk, fd: int, aside: Aside) -> None:
         self.disk = disk
         self.fd = fd
+        self._aside = aside
         self._start = 0
         self._data = b""
+        self._ahead: tuple[int, Callable[[], bytes]] = (-1, bytes)
 
     def read(self, offset: int, length: int, run_end: int) -> Iterator[bytes]:
         """The bytes from `offset`; fewer than `length` when the file ends early."""
         while length > 0:
             inside = offset - self._start
             if not 0 <= inside < len(self._data):
-                self._start = offset
-                size = max(1, min(READ_BYTES, run_end - offset))
-                self._data = self.disk.read(self.fd, size, offset)
+                self._start, self._data = offset, b""
+                self._data = self._taken(offset, run_end)
                 if not self._data:
                     return
                 continue
@@ -272,6 +286,19 @@ class _Window:
             offset += len(chunk)
             length -= len(chunk)
             yield chunk
+
+    def _taken(self, offset: int, run_end: int) -> bytes:
+        """What was read ahead, or is read now; and the next is begun."""
+        begun, outcome = self._ahead
+        data = outcome() if begun == offset else self._begin(offset, run_end)()
+        after = offset + len(data)
+        more = data and after < run_end
+        self._ahead = (after, self._begin(after, run_end)) if more else (-1, bytes)
+        return data
+
+    def _begin(self, offset: int, run_end: int) -> Callable[[], bytes]:
+        size = max(1, min(READ_BYTES, run_end - offset))
+        return self._aside.begin(partial(self.disk.read, self.fd, size, offset))
 
 
 class PackReader:
