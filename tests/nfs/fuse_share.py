@@ -49,7 +49,8 @@ def counted(kind: str) -> Callable[[Operation], Operation]:
         def gated(share: FuseShare, path: str, *rest: Any) -> Any:
             with share.gate(operation.__name__, kind, path):
                 found = operation(share, path, *rest)
-            share.told.path = path if operation.__name__ in TELLS else None
+            if operation.__name__ in TELLS:
+                share.told[threading.get_native_id()] = path
             return found
 
         return gated
@@ -77,7 +78,8 @@ class FuseShare(fuse.Operations):  # type: ignore[misc]  # mfusepy's classes are
         self.rules: list[dict[str, Any]] = []
         self.operations: Counter[str] = Counter()
         self.in_flight = self.most_in_flight = 0
-        self.told = threading.local()  # what the last request of a thread was about
+        # By the kernel's thread: Python has a new one, with locals of its own, for every callback.
+        self.told: dict[int, str] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 0
         self._mutex = threading.Lock()
@@ -127,8 +129,7 @@ class FuseShare(fuse.Operations):  # type: ignore[misc]  # mfusepy's classes are
     # -- looking ------------------------------------------------------------------------------
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
-        told, self.told.path = getattr(self.told, "path", None), None
-        if told == path:
+        if self.told.pop(threading.get_native_id(), None) == path:
             return self._attributes(path, fh)
         with self.gate("getattr", "meta", path):
             return self._attributes(path, fh)
