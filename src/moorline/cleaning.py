@@ -164,9 +164,10 @@ def _doom(store: Store, now: int, grace_s: int) -> Iterator[bytes]:
         match = _WAITING.fullmatch(name)
         if match is None or now - int(match.group(3)) < grace_s:
             continue
+        doomed = name[-200:] + _DELETING  # what tells it apart stands at its end
         with contextlib.suppress(FileNotFoundError):
-            store.disk.rename(name, name + _DELETING, trash, trash)
-            yield name + _DELETING
+            store.disk.rename(name, doomed, trash, trash)
+            yield doomed
 
 
 def _delete(store: Store, doomed: list[bytes]) -> Iterator[str]:
