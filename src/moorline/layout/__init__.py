@@ -16,13 +16,12 @@ from moorline.disk import Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import read_file
 from moorline.layout.index import Index, Place, read_index
-from moorline.manifest import Entry, Manifest, file_lines
+from moorline.manifest import MAX_ENTRIES, Entry, Manifest, file_lines
 from moorline.scan import Progress, Source
 from moorline.verifying import Verified
 
 LAYOUTS = ("pack", "tree")
 _MOST_BASE_BYTES = 64 << 20  # of a manifest: a larger build is not taken over from
-_LEAST_LINE_BYTES = 12
 Times = dict[bytes, int]
 """The modification time of each file by path, in whole seconds by the store's clock: when the path
 got its present content."""
@@ -115,8 +114,7 @@ def read_base(disk: Disk, folder: int, digest: str) -> Base:
     """The build in the open `folder`. Raises Mismatch when its manifest has another digest, or its
     index does not fit."""
     manifest = read_file(disk, b"manifest", folder, most=_MOST_BASE_BYTES)
-    sound = manifest.count(b"\n") * _LEAST_LINE_BYTES <= len(manifest)
-    if not sound or hashlib.sha256(manifest).hexdigest() != digest:
+    if manifest.count(b"\n") > MAX_ENTRIES + 1 or hashlib.sha256(manifest).hexdigest() != digest:
         raise Mismatch("the newest build's manifest is damaged.")
     files = manifest.count(b"\nf ")
     return base_of(folder, manifest, read_index(disk, folder, files))
