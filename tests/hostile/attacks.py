@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crash.ground import copy_tree
-from trees import snapshot
 
 Way = Callable[[Path, Path], object]
 """Does something to a path; the second one is the folder outside."""
@@ -29,7 +28,7 @@ class Outside:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("img", "removing", "targets", "builds", "pins", "tree/img", "x"):
+        for name in ("img", "bin", "removing", "targets", "builds", "pins", "tree/img", "x"):
             (folder / name).mkdir(parents=True)
         for name in ("secret", "index.html", "img/a.png", ".x.tmp", "index", "bin/run",
                      "removing/x.json", "targets/.x.tmp", "builds/.x.tmp", "tree/index.html",
@@ -37,10 +36,22 @@ class Outside:
             (folder / name).write_bytes(SECRET)
             os.utime(folder / name, OLD)
         (folder / "locked").mkdir(mode=0o700)
-        self._before = snapshot(folder)
+        self._before = self._look()
 
     def unharmed(self) -> bool:
-        return snapshot(self.folder) == self._before
+        return self._look() == self._before
+
+    def _look(self) -> dict[str, tuple[object, ...]]:
+        """All that a program could change. Not the number of links: an attacker may make some."""
+        found: dict[str, tuple[object, ...]] = {}
+        for path in (self.folder, *self.folder.rglob("*")):
+            status = path.lstat()
+            content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+            found[str(path)] = (
+                *(status.st_mode, status.st_uid, status.st_gid, status.st_ino),
+                *(status.st_mtime_ns, content),
+            )
+        return found
 
 
 def removed(path: Path, outside: Path) -> None:
