@@ -70,6 +70,7 @@ class Preparation:
         started = int(self.disk.now())
         held = self._held_release(rows)
         release = self._release(rows, held)
+        Release.parse(release.text(), "this deployment")  # no row is written that nobody can read
         deploying = Deploying(
             deployment=self.wanted.deployment,
             group=self.wanted.group,
