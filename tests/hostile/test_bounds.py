@@ -6,6 +6,7 @@ Each test was seen to fail without its bound, and the naive way is kept where it
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from counts import Count
 from crash.scenarios import SPECS, clean, deployed, published
 from hostile.limits import MIB, Ended, limited
 from moorline import releases, workflow
+from moorline.bundle import read_bundle
 from moorline.disk import Disk
 from moorline.files import MOST_OPEN, remove_tree
 from moorline.layout.index import HEADER, MAX_INDEX_BYTES, Index, packs_named
@@ -142,6 +144,20 @@ def test_a_record_without_end(name: str, count: Count) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_host_file_without_end(name: str, count: Count) -> None:
     refused(parsed(parse_host_policy, lambda: POLICIES[name], 128), "ConfigError")
+    count.add("inputs without end")
+
+
+@pytest.mark.parametrize("names", [("build.json",), ("deploy.sh", "build.json"), ("x",) * 20_000])
+def test_a_zip_bomb_is_not_unpacked(names: tuple[str, ...], tmp_path: Path, count: Count) -> None:
+    """Of an entry no more is inflated than its limit; of names no more than a megabyte holds."""
+    path = tmp_path / "x.zip"
+    zeros = b"\0" * (100 << 20) if len(names) < 9 else b""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, name in enumerate(names):
+            archive.writestr(name if zeros else f"{name}{number}", zeros)
+    assert path.stat().st_size < 3 << 20
+    del zeros
+    refused(limited(lambda: read_bundle(Disk(), str(path)), mib=64), "ConfigError")
     count.add("inputs without end")
 
 

@@ -118,7 +118,8 @@ def test_any_arguments(placed: World, count: Count) -> None:
         verb = rng.choice(sorted(verbs))
         arguments: list[str | bytes] = [verb]
         for _ in range(rng.randrange(6)):
-            arguments.append(rng.choice((*shared, *verbs[verb], *good, *good, *TEXTS)))
+            words: list[str | bytes] = [*shared, *verbs[verb], *good, *good, *TEXTS]
+            arguments.append(rng.choice(words))
         arguments = [a for a in arguments if not _leaves(a)]
         if number % 3:
             answers([*COMMAND, *arguments], environment, work)
