@@ -221,6 +221,7 @@ VERBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_is_planted_in_a_release_at_any_step(
     verb: str, here: Path, outside: Outside, truth: Truth, count: Count

@@ -204,7 +204,10 @@ def deep(here: Path) -> Iterator[Path]:
             os.close(fd)
 
 
-@pytest.mark.parametrize("levels", [1, MOST_OPEN - 1, MOST_OPEN, MOST_OPEN + 1, 1000, 5000])
+@pytest.mark.parametrize(
+    "levels",
+    [1, MOST_OPEN - 1, MOST_OPEN, MOST_OPEN + 1, 1000, pytest.param(5000, marks=pytest.mark.slow)],
+)
 def test_a_tree_of_any_depth_is_removed(levels: int, deep: Path, count: Count) -> None:
     doomed = deep / "doomed"
     for name in ("a", "b", "c"):

@@ -67,7 +67,7 @@ def test_the_agent_in_any_environment(placed: World, count: Count) -> None:
     """What is live stays whole, and is never anything but a or b."""
     rng = Random("environment")
     hook = agent(placed, "hook", placed.bundle("b"), str(placed.store), str(placed.root))
-    for number in range(25):
+    for number in range(18):
         environment = {b"PATH": os.environb[b"PATH"], b"DEPLOYMENT_ID": b"d-%d" % number,
                        b"LIFECYCLE_EVENT": rng.choice((b"BeforeInstall", b"ApplicationStart",
                                                        b"ValidateService"))}  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_command_in_any_environment(placed: World, count: Count) -> None:
         ["rollback", "--target", str(placed.root)],
         ["publish", str(placed.here / "src" / "a"), "--bundle", str(placed.here / "work" / "x")],
     )  # fmt: skip
-    for _ in range(20):
+    for _ in range(15):
         environment = {b"PATH": os.environb[b"PATH"]}
         for name in rng.sample(NAMES, rng.choice((1, 2, 5))):
             environment[name.encode()] = rng.choice(TEXTS)
@@ -114,7 +114,7 @@ def test_any_arguments(placed: World, count: Count) -> None:
     work = placed.here / "work"
     work.mkdir()
     good = [str(placed.store), str(placed.root), "a", "b", placed.bundle("b")]
-    for number in range(30):
+    for number in range(24):
         verb = rng.choice(sorted(verbs))
         arguments: list[str | bytes] = [verb]
         for _ in range(rng.randrange(6)):
@@ -183,6 +183,7 @@ def test_naive_python_does_run_it(placed: World) -> None:
     assert mark.read_text() == "sitecustomize "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["closed", "full", "nobody reads"])
 @pytest.mark.parametrize("command", ["deploy", "rollback", "status", "nothing"])
 def test_the_agent_with_an_output_that_fails(

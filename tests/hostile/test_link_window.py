@@ -59,6 +59,7 @@ class Served:
                     and c.operation == "open_file")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_the_window_opens_when_a_file_was_read(
     name: str, here: Path, outside: Outside, count: Count
@@ -105,6 +106,7 @@ def test_between_codedeploy_s_processes_the_window_is_ten_seconds(
     count.add("changes in the window of mode link")
 
 
+@pytest.mark.slow
 def test_a_program_that_root_runs_is_proved_again(
     here: Path, outside: Outside, truth: Truth, count: Count
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_program_that_root_runs_is_proved_again(
         count.add("changes in the window of mode link")
 
 
+@pytest.mark.slow
 def test_in_mode_copy_there_is_no_window(
     here: Path, outside: Outside, truth: Truth, count: Count
 ) -> None:

@@ -56,6 +56,7 @@ def every_verb(world: World, bundle: str) -> list[int]:
     return codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top, names", [("store", IN_STORE), ("www/.moorline", IN_TARGET),
                                         ("bundles/b", IN_BUNDLE)], ids=["store", "target",
                                                                          "bundle"])  # fmt: skip

@@ -42,6 +42,11 @@ def look(world: World, disk: Disk) -> None:
     shutil.rmtree(world.here / "bundles" / "export", ignore_errors=True)
 
 
+def slow_but(fast: str, names: tuple[str, ...]) -> list[object]:
+    """All of them; one belongs to the fast tests."""
+    return [pytest.param(n, marks=() if n == fast else pytest.mark.slow) for n in names]
+
+
 def gone(world: World) -> None:
     """Build a is what a rollback goes to, and the target holds it no longer."""
     deployed("a", "b", live=("a", "b"), mode="copy")(world)
@@ -71,7 +76,7 @@ OTHERS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DEPLOYS)
+@pytest.mark.parametrize("name", slow_but("deploy-copy-later-pack", DEPLOYS))
 def test_an_attack_at_any_step_of_a_deploy(
     name: str, here: Path, outside: Outside, truth: Truth, count: Count
 ) -> None:
@@ -81,7 +86,7 @@ def test_an_attack_at_any_step_of_a_deploy(
         count.add("attacks on the share")
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", slow_but("clean-pack", OTHERS))
 def test_an_attack_at_any_step_of_a_verb_that_works_on_the_share(
     name: str, here: Path, outside: Outside, truth: Truth, count: Count
 ) -> None:
