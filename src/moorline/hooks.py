@@ -85,7 +85,7 @@ def _asked(hook: Hook) -> str:
 
 def _run(disk: Disk, hook: Hook, moment: Moment) -> str:
     """Empty when the program ended with 0, else what went wrong."""
-    user = _user(hook.user)
+    user = hook_user(hook.user)
     with tempfile.TemporaryDirectory(prefix="moorline-hook-") as private:
         words, folder = list(hook.run), moment.release
         if words[0].startswith("./"):
@@ -109,7 +109,8 @@ def _run(disk: Disk, hook: Hook, moment: Moment) -> str:
         return _watch(child, hook.timeout_s)
 
 
-def _user(name: str) -> pwd.struct_passwd:
+def hook_user(name: str) -> pwd.struct_passwd:
+    """Whom a hook runs as that names `name`; the deploying user where it names nobody."""
     try:
         found = pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
     except KeyError:

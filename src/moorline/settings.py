@@ -258,19 +258,22 @@ class HostPolicy:
     users: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
 
-    def check(self, settings: Settings, root: str, mode: str) -> None:
-        """Raises ConfigError when the host does not allow this deploy."""
+    def check(self, settings: Settings, root: str, mode: str, user: str) -> None:
+        """Raises ConfigError when the host does not allow this deploy. `user` is who deploys, and
+        whom hooks run as that name nobody."""
         inside = any(root == r or root.startswith(r.rstrip("/") + "/") for r in self.roots)
         if self.roots and not inside:
             raise ConfigError(f"this host allows no target at {root}: see /etc/moorline.toml.")
         if self.modes and mode not in self.modes:
             raise ConfigError(f"this host does not allow mode {mode}: see /etc/moorline.toml.")
         hooks = settings.before_switch + settings.after_switch + settings.check
-        wanted = {hook.user for hook in hooks} | {settings.owner}
-        denied = sorted(user for user in wanted if user and self.users and user not in self.users)
+        wanted = {hook.user or user for hook in hooks if hook.run} | ({settings.owner} - {""})
+        denied = sorted(wanted - set(self.users)) if self.users else []
         if denied:
+            hint = f" A hook without 'user' runs as {user}." if user in denied else ""
             raise ConfigError(
                 f"this host does not allow the user {', '.join(denied)}: see /etc/moorline.toml."
+                + hint
             )
 
 

@@ -253,8 +253,8 @@ CHECKS = (
              ("target.py", "    if status.st_mode & 0o022:\n", "    if status.st_mode < 0:\n"),
              by="tests/test_target.py::test_a_folder_that_others_can_write_is_refused_with_the_chmod"),
     mutation("the host's policy is overlooked", "I5",
-             ("preparing.py", "        host_policy(self.disk).check(self.settings, "
-              "self.target.root, self.wanted.mode)\n", ""),
+             ("preparing.py", "        policy.check(self.settings, self.target.root, "
+              "self.wanted.mode, user)\n", ""),
              by="tests/test_preparing.py::test_the_host_s_own_word_is_kept"),
     mutation("current may have changed before the switch", "I3",
              ("golive.py",
