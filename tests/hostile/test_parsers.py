@@ -59,6 +59,16 @@ def test_a_good_file_of_another_kind(name: str, every: dict[str, Parser], count:
             count.add("hostile inputs")
 
 
+@pytest.mark.parametrize("start", [b"", b"\n", b"x\n"])
+def test_a_newest_manifest_without_its_beginning_is_none(
+    start: bytes, every: dict[str, Parser], count: Count
+) -> None:
+    """Its first line is a file then, and there is one row less than files."""
+    _, _, lines = every["base"].good[0].partition(b"\nf ")
+    assert not every["base"].try_(start + b"f " + lines)
+    count.add("hostile inputs")
+
+
 # Fields of records that become names, arguments or times, each with what it must not hold.
 PLANTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "row": ("settings", ("../../x", "x", "0" * 63, "\ud800")),

@@ -16,7 +16,7 @@ from moorline.disk import Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import read_file
 from moorline.layout.index import Index, Place, read_index
-from moorline.manifest import MAX_ENTRIES, Entry, Manifest, file_lines
+from moorline.manifest import HEADER, MAX_ENTRIES, Entry, Manifest, file_lines
 from moorline.scan import Progress, Source
 from moorline.verifying import Verified
 
@@ -114,7 +114,8 @@ def read_base(disk: Disk, folder: int, digest: str) -> Base:
     """The build in the open `folder`. Raises Mismatch when its manifest has another digest, or its
     index does not fit."""
     manifest = read_file(disk, b"manifest", folder, most=_MOST_BASE_BYTES)
-    if manifest.count(b"\n") > MAX_ENTRIES + 1 or hashlib.sha256(manifest).hexdigest() != digest:
+    sound = manifest.startswith(HEADER) and manifest.count(b"\n") <= MAX_ENTRIES + 1
+    if not sound or hashlib.sha256(manifest).hexdigest() != digest:
         raise Mismatch("the newest build's manifest is damaged.")
     files = manifest.count(b"\nf ")
     return base_of(folder, manifest, read_index(disk, folder, files))
