@@ -319,15 +319,17 @@ def samples() -> dict[str, tuple[bytes, ...]]:
     found = {
         name: tuple(sorted(p.read_bytes() for p in store.glob(pattern)))
         for name, pattern in (
-            ("manifest", "builds/*/manifest"), ("index", "builds/*/index"),
-            ("build", "builds/*/build.json"),
+            ("index", "builds/*/index"), ("build", "builds/*/build.json"),
             ("settings", "settings/*"), ("ticket", "sequence/[12]"), ("marker", "*.json"),
             ("ledger-target", "ledger/targets/*"),
         )
     }  # fmt: skip
+    with open_store(CountingDisk(), store) as open_:
+        manifests = [open_.open_build(id).manifest().text for id in sorted(open_.ids())]
     pin = Pin(build_id("a"), "the audit", "somebody", 1_700_000_000)
     return {
         **found,
+        "manifest": tuple(manifests),
         "row": tuple(rows.splitlines()),
         "history": (rows,),
         "deploying": (deploying.text(),),

@@ -21,13 +21,13 @@ FOLDERS = (
     "incoming", "incoming/*", "trash", "trash/*", "sequence",
 )  # fmt: skip
 FILES = (
-    "moorline-store.json", "builds/a/build.json", "builds/a/manifest", "builds/a/index",
-    "builds/b/build.json", "builds/b/manifest", "builds/b/index",
+    "moorline-store.json", "builds/a/build.json", "builds/a/manifest*", "builds/a/index",
+    "builds/b/build.json", "builds/b/manifest*", "builds/b/index",
     "builds/b/tree/index.html", "builds/b/tree/img/a.png",
     "builds/b/tree/img/logo.png", "builds/b/tree/bin/run", "builds/a/tree/img/a.png", "packs/*",
     "agent/*", "settings/*", "ledger/targets/*", "ledger/builds/b.json", "ledger/removing/*",
     "sequence/*", "sequence/1", "incoming/*/index", "incoming/*/build.json",
-    "incoming/*/manifest", "trash/*/index",
+    "incoming/*/manifest*", "trash/*/index",
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ WAYS = {
     if name not in ("copied", "swapped", "flipped", "grown", "cut")
 }
 IN_STORE = (
-    "moorline-store.json", "builds/b/build.json", "builds/b/manifest", "builds/b/index",
+    "moorline-store.json", "builds/b/build.json", "builds/b/manifest*", "builds/b/index",
     "packs/*", "settings/*", "agent/*", "sequence/2", "ledger/targets/*",
     "ledger/builds/b.json",
 )  # fmt: skip
