@@ -19,6 +19,7 @@ from moorline.layout.index import HEADER, Index
 from world import World, flip
 
 END = 10**11 - 1
+EMPTY = "f" * 16
 Lie = Callable[[list[tuple[str, int]], list[list[int]]], object]
 """Changes the packs (token, bytes) and the rows (pack number, offset, proved, time) of an index."""
 
@@ -56,6 +57,13 @@ def _petabytes(packs: list[tuple[str, int]], rows: list[list[int]]) -> None:
     _each(1, lambda offset: offset + 10**16)(packs, rows)
 
 
+def _an_empty_pack(packs: list[tuple[str, int]], rows: list[list[int]]) -> None:
+    """Of empty files, which need none."""
+    packs.append((EMPTY, 0))
+    for row in rows:
+        row[0] = len(packs) - 1 if row[0] < 0 else row[0]
+
+
 LIES: dict[str, Lie] = {
     "the truth": lambda packs, rows: None,
     "a row too few": lambda packs, rows: rows.pop(),
@@ -67,6 +75,7 @@ LIES: dict[str, Lie] = {
     "packs that are not there": _renamed("0" * 16),
     "every pack is the first": _each(0, lambda pack: 0),
     "packs of other rows": _reversed(0),
+    "empty files in a pack of their own": _an_empty_pack,
     "offsets of other rows": _reversed(1),
     "offsets one further": _each(1, lambda offset: offset + 1),
     "offsets at the end of all": _each(1, lambda offset: 10**18 - 1),
@@ -122,11 +131,13 @@ def _one(world: World, lie: Lie, damaged: bool, truth: Truth) -> None:
     deployed("a", "b", live=("a",), mode="copy")(world)
     index = world.store / "builds" / "b" / "index"
     assert world.layout == "tree" or len(Index.parse(index.read_bytes()).packs) > 1
+    (world.store / "packs").mkdir(exist_ok=True)
+    (world.store / "packs" / EMPTY).touch()
     told(index, lie)
     if damaged:
         top = world.store / ("packs" if world.layout == "pack" else "builds/b/tree/img")
         for path in top.iterdir():
-            if path.is_file() and not path.is_symlink():
+            if path.is_file() and not path.is_symlink() and path.stat().st_size:
                 flip(path)
 
     tried(lambda: world.publish("c", SPECS["c"]))

@@ -102,7 +102,8 @@ class Index:
                 raise Mismatch("the build's index points outside of a pack.")
             if size and not row.pack:
                 continue
-            found[digest] = Place(row.pack, row.offset, size, row.proved)
+            pack = row.pack if size else NO_PACK  # whatever the row says: it has no need of one
+            found[digest] = Place(pack, row.offset, size, row.proved)
         return found
 
     def of(
