@@ -18,16 +18,20 @@ import moorline
 RANKS = {
     "": 0,  # moorline itself: the version
     "errors": 1,
+    "garbage": 1,
     "interrupts": 1,
     "record": 2,
     "build": 3,
     "manifest": 3,
+    "lines": 4,
     "disk": 3,
     "settings": 3,
     "packing": 3,
     "hashing": 4,
     "files": 4,
     "history": 4,
+    "aside": 4,
+    "crew": 5,
     "scan": 5,
     "config": 6,
     "growing": 6,
@@ -38,6 +42,7 @@ RANKS = {
     "layout.index": 6,
     "layout.pack": 8,
     "layout.tree": 8,
+    "layout.tree_draft": 8,
     "store": 9,
     "bundle": 9,
     "target": 9,
@@ -73,11 +78,11 @@ RANKS = {
     "cli": 17,
 }
 
-PURE = ("record", "build", "manifest", "settings", "packing")
+PURE = ("record", "build", "manifest", "lines", "settings", "packing")
 """No disk, no clock, no environment: everything they know was handed in."""
 PURE_IMPORTS = {
     "__future__", "collections", "dataclasses", "difflib", "functools", "hashlib", "json", "re",
-    "typing",
+    "typing", "zlib",
 }  # fmt: skip
 
 OPTIONAL = {"boto3", "botocore"}

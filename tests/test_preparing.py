@@ -150,7 +150,7 @@ def test_an_index_that_leads_out_of_the_store_is_refused(on_a: World) -> None:
 
 def test_a_manifest_that_names_other_content_is_refused(on_a: World) -> None:
     """Even one that is well formed, as somebody who may write the share would make it."""
-    manifest, other = (on_a.store / "builds" / id / "manifest" for id in "ba")
+    manifest, other = (on_a.store / "builds" / id / "manifest.gz" for id in "ba")
     manifest.write_bytes(other.read_bytes())
     refused(on_a, Mismatch, "the manifest of build b .* is not the one that CI made")
 
@@ -163,7 +163,7 @@ def test_a_manifest_that_names_other_content_is_refused(on_a: World) -> None:
     ],
 )  # fmt: skip
 def test_a_changed_manifest_is_refused(on_a: World, hurt: Callable[[Path], object]) -> None:
-    hurt(on_a.store / "builds" / "b" / "manifest")
+    hurt(on_a.store / "builds" / "b" / "manifest.gz")
     refused(on_a, Mismatch)
 
 
@@ -494,7 +494,7 @@ class Hanging(Forking):
     """A share whose server is gone: opening a manifest in the store never returns."""
 
     def open_file(self, path: AnyPath, at: int | None = None) -> tuple[int, os.stat_result]:
-        if path == b"manifest":
+        if path == b"manifest.gz":
             os.close(at or 0)
             os.read(os.pipe()[0], 1)
         return super().open_file(path, at)

@@ -182,7 +182,7 @@ def test_a_later_publish_may_die_at_any_operation(second: Scene) -> None:
 def damage(store: Path, what: str) -> None:
     build = store / "builds" / "new"
     if what == "manifest":
-        os.truncate(build / "manifest", 30)
+        os.truncate(build / "manifest.gz", 30)
     elif what == "record":
         os.truncate(build / "build.json", 30)
     elif (build / "tree").exists():
@@ -487,12 +487,12 @@ def test_everything_is_durable_before_the_one_rename(second: Scene) -> None:
         *("rename new", "sync builds", "sync incoming"),
         *("sync ledger", "link new.json", "sync builds"),
     ]  # fmt: skip
-    for name in ("manifest", "index", "build.json"):
+    for name in ("manifest.gz", "index", "build.json"):
         assert events.index(f"create {name}") < events.index(f"sync {name}") < commit
     assert events[commit - 1] == f"sync new.{token}", "the names in the folder, last of all"
     ticket = events.index("link 2")
     assert events.index("sync build.json") < ticket < events.index("sync sequence") < commit
-    assert events.index("sync manifest") < ticket
+    assert events.index("sync manifest.gz") < ticket
     completed = commit - events[commit::-1].index("sync index")
     assert ticket < completed < commit, "the index is begun first, and completed after the ticket"
     if scene.layout == "pack":
@@ -748,7 +748,7 @@ def test_without_a_manifest_nobody_says_what_a_build_was(scene: Scene) -> None:
     store = scene.fresh()
     scene.publish("new", scene.new)
     (store / "builds/new/build.json").write_text("{}")
-    (store / "builds/new/manifest").unlink()
+    (store / "builds/new/manifest.gz").unlink()
     with pytest.raises(Error, match="The build is damaged"):
         scene.publish("new", scene.new)
     assert (store / "builds/new/build.json").read_text() == "{}"

@@ -44,7 +44,7 @@ with open(source + "/d/f7", "wb") as file:
 written = publish("2")
 assert (written.new_files, written.linked_files) == (1, 499), written
 assert wrong("1") == wrong("2") == ()
-os.unlink(store + "/builds/2/manifest")
+os.unlink(store + "/builds/2/manifest.gz")
 assert publish("2").repaired == 1
 assert wrong("2") == ()
 manifest = scan(Disk(), source).manifest

@@ -511,7 +511,7 @@ def test_verify_reads_a_build_or_all_of_them(both: World) -> None:
 
 
 def test_verify_of_all_goes_on_after_what_is_damaged(both: World) -> None:
-    flip(both.store / "builds" / "a" / "manifest")
+    flip(both.store / "builds" / "a" / "manifest.gz")
     (both.store / "builds" / "b" / "build.json").write_text("{")
     both.publish("c")
     every = workflow.verify(config=both.config, everything=True, disk=DISK)

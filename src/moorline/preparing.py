@@ -16,6 +16,7 @@ from moorline import releases
 from moorline.build import Release, TargetRecord
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, ShareDead
+from moorline.garbage import uncollected
 from moorline.guard import guarded
 from moorline.held import open_releases, whole_release
 from moorline.history import Deploying, previous_of
@@ -23,7 +24,7 @@ from moorline.hooks import hook_user
 from moorline.ledger.directory import DirectoryLedger
 from moorline.linked import make_linked, owner_of, refuse_foreign_links
 from moorline.manifest import Manifest
-from moorline.place import Placed, Placement
+from moorline.place import Placed, Placement, hash_workers
 from moorline.scan import Progress, no_progress
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
@@ -234,18 +235,22 @@ class Preparation:
             )
         return store.open_build(self.wanted.id)
 
+    @uncollected()
     def _place_from(
         self, store: Store, opened: OpenBuild, release: Release, rows: list[Release],
         progress: Progress,
     ) -> None:  # fmt: skip
-        manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
         if self.wanted.mode == "link":
+            manifest = self._manifest(opened)
             self._prove_tree(store, opened, manifest, progress)
         else:
-            self._copy(opened, manifest, release, rows, progress)
+            manifest = self._copy(opened, release, rows, progress)
         self.target.keep(b"manifests", self.wanted.digest, manifest.text)
         if self.wanted.agent:
             self._keep_agent(store)
+
+    def _manifest(self, opened: OpenBuild) -> Manifest:
+        return opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
 
     def _keep_agent(self, store: Store) -> None:
         """The agent that the bundle pins, for a rollback without the share."""
@@ -289,26 +294,33 @@ class Preparation:
         self.outcome.placed = Placed(found.files, 0, 0, found.files)
 
     def _copy(
-        self, opened: OpenBuild, manifest: Manifest, release: Release, rows: list[Release],
-        progress: Progress,
-    ) -> None:  # fmt: skip
+        self, opened: OpenBuild, release: Release, rows: list[Release], progress: Progress
+    ) -> Manifest:
         name = release.place.partition("/")[2]
-        with self.target.folder(b"releases") as folder, open_releases(self.target, rows) as held:
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(open_releases(self.target, rows))
+            folder = stack.enter_context(self.target.folder(b"releases"))
             self.disk.make_directory(name, 0o700, folder)
             root = self.disk.open_directory(name, folder)
-            try:
-                self.outcome.placed = Placement(
-                    self.disk, root, manifest, opened.times(manifest),
-                    opened.reader(manifest), held, owner_of(self.settings), progress,
-                ).run()  # fmt: skip
-            finally:
-                os.close(root)
+            stack.callback(os.close, root)
+            build, hashers = opened.build, None
+            if held:
+                hashers = hash_workers(
+                    self.disk, root, files=build.files, size_bytes=build.size_bytes
+                )
+                stack.callback(hashers.close)
+            manifest = self._manifest(opened)
+            self.outcome.placed = Placement(
+                self.disk, root, manifest, opened.times(manifest), opened.reader(manifest), held,
+                owner_of(self.settings), progress, hashers,
+            ).run()  # fmt: skip
         damaged = self.outcome.placed.damaged
         if damaged:
             self.outcome.notes.append(
                 f"{len(damaged)} local file(s) were damaged and written anew: "
                 f"{', '.join(damaged[:3])}"
             )
+        return manifest
 
     def _pin(self, store: Store) -> None:
         """Say in the ledger what this target needs, before looking for the build."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,12 +21,20 @@ from moorline.build import MOST_SECONDS, MOST_SEQUENCE, Build, BuildId
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch, NotFound
 from moorline.files import move_over, read_file, remove_tree, replace_file, write_file, written
+from moorline.garbage import uncollected
 from moorline.layout import Base, Draft, Times, Written, all_times, base_of, kept_times
 from moorline.layout.index import Index, closing, opening, packs_named, read_index
 from moorline.layout.pack import PackDraft
-from moorline.layout.tree import TreeDraft, tree_index
+from moorline.layout.tree_draft import TreeDraft, tree_index
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
+from moorline.manifest import (
+    MAX_MANIFEST_BYTES,
+    STORED,
+    Manifest,
+    compressed,
+    decompressed,
+    most_compressed,
+)
 from moorline.scan import Progress, Source, no_progress
 from moorline.store import Newest, OpenBuild, Store
 from moorline.verifying import Verified
@@ -92,6 +101,23 @@ class Reservation:
         self._index = self.folder = -1
 
 
+class _Compressing(threading.Thread):
+    """Compresses a manifest while content is written: 70 ms for 60,000 files."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(daemon=True)  # an interrupted publish does not wait for it
+        self.manifest = manifest
+        self._made = b""
+        self.start()
+
+    def run(self) -> None:
+        self._made = compressed(self.manifest.text)
+
+    def wait(self) -> bytes:
+        self.join()
+        return self._made or compressed(self.manifest.text)  # or raises what the thread met
+
+
 class Publisher:
     """Writes builds into one open store."""
 
@@ -120,6 +146,7 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @uncollected()
     def publish(
         self, source: Source, id: BuildId, *, revision: str = "", tool: str = ""
     ) -> Published:
@@ -137,8 +164,8 @@ class Publisher:
             self.close()
 
     def _publish(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:
-        base = self._newest.base
-        reservation = Reservation(self.store, id, base.packs if base else {})
+        packs = self._newest.base.packs if self._newest.base else {}
+        reservation = Reservation(self.store, id, packs)
         try:
             planned = _planned(id, source, reservation.token, revision, tool)
             build, written = self._write(reservation, source, planned)
@@ -159,11 +186,12 @@ class Publisher:
         self, reservation: Reservation, source: Source, build: Build
     ) -> tuple[Build, Written]:
         """Everything but the rename; durable when this returns."""
-        manifest, kept = source.manifest, kept_times(source.manifest, self._newest.base)
+        manifest, text = source.manifest, _Compressing(source.manifest)
+        kept = kept_times(manifest, self._newest.base)
         expected = max(reservation.started, self._newest.created + 1)
         draft = self._draft(reservation, source, self._newest.base, kept, expected)
         written = draft.write(self.progress)
-        write_file(self.disk, b"manifest", manifest.text, reservation.folder, private=True)
+        write_file(self.disk, STORED, text.wait(), reservation.folder, private=True)
         build = self._take_ticket(reservation, build)
         reservation.complete(draft.finish(all_times(manifest, kept, build.created)))
         self.disk.sync(reservation.folder)
@@ -289,8 +317,9 @@ class Publisher:
     def _digest_of_manifest(self, folder: int) -> str:
         """What the manifest in a build's folder stands for; empty when there is none."""
         with contextlib.suppress(OSError, Mismatch):
-            text = read_file(self.disk, b"manifest", folder, most=MAX_MANIFEST_BYTES)
-            return Manifest.parse(text).digest
+            most = most_compressed(MAX_MANIFEST_BYTES)
+            data = read_file(self.disk, STORED, folder, most=most)
+            return Manifest.parse(decompressed(data)).digest
         return ""
 
     def _remembered(self, id: BuildId, digest: str) -> Optional[Build]:
@@ -326,9 +355,8 @@ class Publisher:
             try:
                 opened.manifest()
             except Mismatch:
-                replace_file(
-                    self.disk, b"manifest", source.manifest.text, opened.folder, self.disk.token()
-                )
+                text = compressed(source.manifest.text)
+                replace_file(self.disk, STORED, text, opened.folder, self.disk.token())
                 repaired += 1
             if self.store.layout == "tree" and not opened.has_index(source.manifest):
                 text = tree_index(source.manifest, times).text
@@ -348,9 +376,10 @@ class Publisher:
         """A damaged build as what its own repair takes over from."""
         try:
             index = read_index(self.disk, opened.folder, len(source.manifest.files))
+            index.of(source.manifest.files)  # one row outside of its pack: none is believed
             return base_of(opened.folder, source.manifest.text, index)
         except Mismatch:
-            return Base(opened.folder, {}, {})
+            return Base(opened.folder)
 
     def _repair(
         self, reservation: Reservation, opened: OpenBuild, source: Source, base: Base,

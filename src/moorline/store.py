@@ -29,7 +29,13 @@ from moorline.layout import LAYOUTS, Base, Reader, Times, read_base
 from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
-from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
+from moorline.manifest import (
+    MAX_MANIFEST_BYTES,
+    STORED,
+    Manifest,
+    decompressed,
+    most_compressed,
+)
 from moorline.record import Record, record_text
 from moorline.scan import Progress, no_progress
 from moorline.settings import checked_app
@@ -390,13 +396,13 @@ class OpenBuild:
         digest = digest or self.build.digest
         most = min(size_bytes or MAX_MANIFEST_BYTES, MAX_MANIFEST_BYTES)
         try:
-            text = read_file(self.store.disk, b"manifest", self.folder, most=most)
+            data = read_file(self.store.disk, STORED, self.folder, most=most_compressed(most))
         except OSError as error:
             if error.errno not in DAMAGE:
                 raise
-            text = b""
+            data = b""
         try:
-            return Manifest.parse(text, digest)
+            return Manifest.parse(decompressed(data, most), digest)
         except Mismatch:
             raise Mismatch(
                 f"the manifest of build {self.build.id} at {self.path} is not the one that CI made "
@@ -410,7 +416,7 @@ class OpenBuild:
             rows = self.index(manifest).rows
         except Mismatch:
             return dict.fromkeys((entry.path for entry in manifest.files), self.build.created)
-        return {entry.path: row.time for entry, row in zip(manifest.files, rows)}
+        return {entry.path: time for entry, time in zip(manifest.files, rows.times)}
 
     def has_index(self, manifest: Manifest) -> bool:
         """Whether it can be read: layout tree does not need it for anything but times."""

@@ -218,7 +218,7 @@ def test_a_deploy_fails_within_its_limit(how: str, serving: Share, count: Count)
 
 
 @pytest.mark.parametrize("how", list(DEAD))
-@pytest.mark.parametrize("at", [("open_file:manifest", 0), ("read", 2), ("write", 1)], ids=str)
+@pytest.mark.parametrize("at", [("open_file:manifest.gz", 0), ("read", 2), ("write", 1)], ids=str)
 def test_a_share_that_dies_while_a_deploy_reads_it(
     at: tuple[str, int], how: str, serving: Share, count: Count
 ) -> None:

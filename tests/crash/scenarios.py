@@ -243,7 +243,7 @@ def litter(world: World) -> None:
     remove("other")(world, Disk())
     stale = world.store / "incoming" / "b.00112233445566aa"
     stale.mkdir()
-    for name in ("index", "manifest"):
+    for name in ("index", "manifest.gz"):
         (stale / name).write_text("")
     if world.layout == "pack":
         pack = world.store / "packs" / "00112233445566aa"
@@ -277,7 +277,7 @@ def lost_records(world: World) -> None:
 
 def lost_manifest(world: World) -> None:
     published("a", "b")(world)
-    (world.store / "builds/a/manifest").write_bytes(b"")
+    (world.store / "builds/a/manifest.gz").write_bytes(b"")
 
 
 def damaged_release(world: World) -> None:

@@ -30,7 +30,8 @@ from moorline.history import Deploying
 from moorline.layout import kept_times, read_base
 from moorline.layout.index import HEADER, NO_PACK, Index, packs_named
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import Manifest, file_lines
+from moorline.lines import file_lines
+from moorline.manifest import STORED, Manifest, compressed, decompressed
 from moorline.record import record_text
 from moorline.settings import HostPolicy, Settings, parse_host_policy, parse_settings
 from moorline.store import open_store
@@ -121,7 +122,7 @@ def base(text: bytes) -> None:
     publish takes over only what it has itself, line by line."""
     path = folder() / "newest"
     path.mkdir(exist_ok=True)
-    (path / "manifest").write_bytes(text)
+    (path / os.fsdecode(STORED)).write_bytes(compressed(text))
     row = b"0 0 7 8\n"
     (path / "index").write_bytes(
         HEADER + b"pack %b 99999999\n" % (b"0" * 16) + row * text.count(b"\nf ")
@@ -129,11 +130,20 @@ def base(text: bytes) -> None:
     good = Manifest.parse(samples()["manifest"][0])
     with opened(path) as fd:
         found = read_base(CountingDisk(), fd, hashlib.sha256(text).hexdigest())
+    held = found.places({entry.digest: entry for entry in good.files})
     times = kept_times(good, found)
     lines = text.split(b"\n")
     for entry, line in zip(good.files, file_lines(good.text), strict=True):
         assert entry.path not in times or (line in lines and times[entry.path] == 8)
-    assert all(place.length + place.offset <= 99_999_999 for place in found.places.values())
+    assert all(place.length + place.offset <= 99_999_999 for place in held.values())
+
+
+def packed_manifest(data: bytes) -> None:
+    text = decompressed(data, 1 << 20)
+    assert len(text) <= 1 << 20
+    assert decompressed(compressed(text)) == text
+    with contextlib.suppress(Mismatch):
+        manifest(text)
 
 
 @contextlib.contextmanager
@@ -372,6 +382,8 @@ FILES = (ConfigError, OSError)  # the verbs translate an error of the disk, such
 def parsers() -> Iterator[Parser]:
     good = samples()
     yield Parser("manifest", good["manifest"], manifest, (Mismatch,))
+    packed = tuple(map(compressed, good["manifest"]))
+    yield Parser("manifest.gz", packed, packed_manifest, (Mismatch,))
     yield Parser("index", good["index"], index, (Mismatch,))
     yield Parser("base", good["manifest"], base, (Mismatch, OSError))
     for name, kind in (("build", Build), ("row", Release), ("deploying", Deploying),
@@ -395,7 +407,8 @@ def parsers() -> Iterator[Parser]:
 
 
 NAMES = (
-    "manifest", "index", "base", "build", "row", "deploying", "pin", "ledger-target", "settings",
+    "manifest", "manifest.gz", "index", "base", "build", "row", "deploying", "pin", "ledger-target",
+    "settings",
     "host", "config", "marker", "ticket", "bundle-build.json", "bundle-deploy.sh", "bundle-zip",
     "target-history.jsonl", "target-deploying.json", "target-target.json", "ledger-targets",
     "ledger-builds", "ledger-pins",

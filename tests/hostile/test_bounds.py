@@ -20,7 +20,13 @@ from moorline.bundle import read_bundle
 from moorline.disk import Disk
 from moorline.files import MOST_OPEN, remove_tree
 from moorline.layout.index import HEADER, MAX_INDEX_BYTES, Index, packs_named
-from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
+from moorline.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    compressed,
+    decompressed,
+    most_compressed,
+)
 from moorline.record import Record
 from moorline.settings import parse_host_policy, parse_settings
 from trees import write_tree
@@ -56,6 +62,13 @@ MANIFESTS: dict[str, Callable[[], bytes]] = {
     "no line at all": lambda: b"m" * (200 * MIB),
     "larger than it may be": lambda: b"moorline-manifest 1\n" + b"\n" * MAX_MANIFEST_BYTES,
 }  # fmt: skip
+GZIPS: dict[str, Callable[[], bytes]] = {
+    "zeros": lambda: compressed(b"\0" * (300 * MIB)),
+    "lines": lambda: compressed(MANIFESTS["short lines"]() + b"\n" * MIB),
+    "many members": lambda: compressed(b"") * MIB,
+    "no end": lambda: compressed(b"\0" * (300 * MIB))[:-9],
+    "more behind it": lambda: compressed(HEADER) + b"\0" * (200 * MIB),
+}
 INDEXES: dict[str, Callable[[], bytes]] = {
     "many packs": lambda: filled(HEADER, lambda i: b"pack %016x 9\n" % i, MAX_INDEX_BYTES),
     "many rows": lambda: filled(HEADER, lambda i: b"- %d 0 0\n" % i, MAX_INDEX_BYTES),
@@ -106,6 +119,16 @@ def parsed(parse: Callable[[bytes], object], make: Callable[[], bytes], mib: int
 def test_a_manifest_without_end(name: str, count: Count) -> None:
     refused(parsed(Manifest.parse, MANIFESTS[name], 1280), "Mismatch")
     count.add("inputs without end")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GZIPS)
+def test_a_gzip_bomb_in_place_of_a_manifest(name: str, count: Count) -> None:
+    """By default, and where the bundle says how long the manifest is. No more is read than that."""
+    refused(parsed(decompressed, GZIPS[name], 600), "Mismatch")
+    short = GZIPS[name]()[: most_compressed(MIB)]
+    refused(parsed(lambda data: decompressed(data, MIB), lambda: short, 16), "Mismatch")
+    count.add("inputs without end", 2)
 
 
 @pytest.mark.slow

@@ -47,16 +47,16 @@ def left_out(name: str, invariant: str, file: str, old: str, by: str) -> Mutatio
 
 BARRIERS = (
     left_out("no fsync of the pack", "I1", "layout/pack.py",
-             "            writer.flush()\n            self.disk.sync(fd)\n",
+             "            writer.finish()\n            self.disk.sync(fd)\n",
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of packs/", "I1",
              ("layout/pack.py", "        self.disk.sync(self.packs)\n", ""),
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of the manifest", "I1",
              ("publishing.py",
-              'write_file(self.disk, b"manifest", manifest.text, reservation.folder, private=True)',
-              'fd = self.disk.create(b"manifest", 0o644, reservation.folder)\n'
-              "        self.disk.write(fd, manifest.text)\n"
+              "write_file(self.disk, STORED, text.wait(), reservation.folder, private=True)",
+              "fd = self.disk.create(STORED, 0o644, reservation.folder)\n"
+              "        self.disk.write(fd, text.wait())\n"
               "        self.disk.close(fd)"),
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of build.json and all other small files", "I1",
@@ -72,8 +72,8 @@ BARRIERS = (
              by=f"{POWER}[publish-second-pack]"),
     left_out("no fsync of the staging folder", "I1", "publishing.py",
              "        self.disk.sync(reservation.folder)\n", by=f"{POWER}[publish-second-pack]"),
-    left_out("no syncfs after a tree", "I1", "layout/tree.py",
-             "                old.close()\n        self.disk.sync_all(self.staging)\n",
+    left_out("no syncfs after a tree", "I1", "layout/tree_draft.py",
+             "            self._in_order(progress)\n        self.disk.sync_all(self.staging)\n",
              by=f"{POWER}[publish-second-tree]"),
     mutation("no fsync of builds/ after the commit", "I1",
              ("publishing.py", "        self.disk.sync(builds)\n        self.disk.sync(incoming)\n",
@@ -129,9 +129,9 @@ BARRIERS = (
               "                self.disk.close(self.fd)\n        else:"),
              by=f"{STEPS}[deploy-copy-later-pack]"),
     mutation("an error of syncfs is overlooked", "I1",
-             ("layout/tree.py",
-              "                old.close()\n        self.disk.sync_all(self.staging)\n",
-              "                old.close()\n        with contextlib.suppress(OSError):\n"
+             ("layout/tree_draft.py",
+              "            self._in_order(progress)\n        self.disk.sync_all(self.staging)\n",
+              "            self._in_order(progress)\n        with contextlib.suppress(OSError):\n"
               "            self.disk.sync_all(self.staging)\n"),
              by=f"{STEPS}[publish-second-tree]"),
 )  # fmt: skip
@@ -206,8 +206,8 @@ ORDERS = (
 
 CHECKS = (
     mutation("the manifest is not compared with its digest", "I5",
-             ("store.py", "            return Manifest.parse(text, digest)\n",
-              "            return Manifest.parse(text)\n"),
+             ("store.py", "            return Manifest.parse(decompressed(data, most), digest)\n",
+              "            return Manifest.parse(decompressed(data, most))\n"),
              by="tests/test_preparing.py::test_a_manifest_that_names_other_content_is_refused"),
     mutation("settings and agent are not compared with their digest", "I5",
              ("store.py", "        if hashlib.sha256(data).hexdigest() != digest:\n",
@@ -221,8 +221,8 @@ CHECKS = (
               'return ""\n'),
              by="tests/test_preparing.py::test_a_changed_pack_is_refused"),
     mutation("what the target holds is not compared", "I5",
-             ("place.py", "                        if found != (entry.digest, entry.size):\n",
-              "                        if not found:\n"),
+             ("place.py", "if hash_file(disk, fd, size, buffer) != (digest, size):\n",
+              "if not hash_file(disk, fd, size, buffer):\n"),
              by="tests/test_place.py"),
     mutation("extra names are overlooked", "I5",
              ("verifying.py", "        for name, kind in found.items():\n",

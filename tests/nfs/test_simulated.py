@@ -66,7 +66,7 @@ class Local:
         ("write", "EIO", "*/incoming/*/build.json", "tree"),
         ("write", "ESTALE", "*/incoming/*/tree/*", "tree"),
         ("create", "ENOSPC", "*/packs/*", "pack"),
-        ("create", "EACCES", "*/incoming/*/manifest", "tree"),
+        ("create", "EACCES", "*/incoming/*/manifest.gz", "tree"),
         ("mkdir", "EROFS", "*/incoming/*", "pack"),
         ("link", "EIO", "*/sequence/*", "pack"),
         ("rename", "EIO", "*/incoming/*", "pack"),

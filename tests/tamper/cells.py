@@ -92,7 +92,7 @@ _MODE = "the file's mode is no part of the build"
 def _records() -> Iterator[Cell]:
     manifest = Answer(3, says="manifest of build b .* Publish the same build again")
     for layout in ("pack", "tree"):
-        name = f"manifest, {layout}"
+        name = f"manifest.gz, {layout}"
         yield from _row(name, (*CHANGED, *GONE), manifest, manifest)
         yield from _fine(name, {"add": _ADDED, "chmod": _MODE})
         name = f"build.json, {layout}"

@@ -80,7 +80,7 @@ def test_a_changed_tree_of_the_store(cell: Cell, stage: Stages, count: Count) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["manifest", "build.json", "index"])
+@pytest.mark.parametrize("name", ["manifest.gz", "build.json", "index"])
 def test_a_repair_that_stops_anywhere_leaves_nothing_for_good(
     name: str, stage: Stages, count: Count
 ) -> None:
