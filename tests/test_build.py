@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from moorline.build import (
     MOST_SECONDS,
+    MOST_SEQUENCE,
     Build,
     BuildId,
     Pin,
@@ -39,7 +40,7 @@ builds = st.builds(
     id=ids,
     digest=digests,
     manifest_bytes=numbers,
-    sequence=numbers,
+    sequence=st.integers(0, MOST_SEQUENCE),
     token=tokens,
     created=st.integers(0, MOST_SECONDS),
     files=numbers,
@@ -199,6 +200,7 @@ def test_the_fields_of_a_build_json() -> None:
         {"digest": None},
         {"token": "x"},
         {"sequence": -1},
+        {"sequence": MOST_SEQUENCE + 1},
         {"sequence": True},
         {"sequence": "1"},
         {"files": 1.5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -777,6 +778,17 @@ def test_the_host_s_own_word_is_kept(world: World, policy: str, message: str) ->
     world.publish("b", SITE_B, hooks={"check": [{"run": ["true"], "user": "nobody"}]})
     (world.here / "etc-moorline.toml").write_text(policy)
     assert refused(world, ConfigError, message).exit_code == 2
+
+
+def test_a_hook_that_names_no_user_is_who_deploys(world: World) -> None:
+    """Else a bundle could run as root what it may not run as www-data."""
+    world.publish("a")
+    world.deploy("a")
+    world.publish("b", SITE_B, hooks={"after_switch": [{"run": ["true"]}]})
+    (world.here / "etc-moorline.toml").write_text('users = ["www-data"]')
+    refused(world, ConfigError, f"A hook without 'user' runs as {getpass.getuser()}.")
+    (world.here / "etc-moorline.toml").write_text(f'users = ["{getpass.getuser()}"]')
+    assert world.deploy("b").live == "b"
 
 
 def test_the_host_s_store_wins(on_a: World) -> None:

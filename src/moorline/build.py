@@ -16,6 +16,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _PLACE = re.compile(r"releases/[A-Za-z0-9][A-Za-z0-9._-]*|/.*/tree", re.DOTALL)
 BUILD_FORMAT = 1
+MOST_SEQUENCE = 10**9  # a publish each second for 30 years
 MOST_SECONDS = 10**11 - 1  # what a file's time may say (store.py)
 
 
@@ -77,7 +78,7 @@ class Build:
             id=build_id(record.text("id")),
             digest=checked_digest(record.text("digest"), where),
             manifest_bytes=record.number("manifest_bytes"),
-            sequence=record.number("sequence"),
+            sequence=record.number("sequence", most=MOST_SEQUENCE),
             token=checked_token(record.text("token"), where),
             created=record.number("created", most=MOST_SECONDS),
             files=record.number("files"),

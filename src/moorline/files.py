@@ -6,9 +6,12 @@ import contextlib
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Callable
 
 from moorline.disk import AnyPath, Disk, Named
+
+MOST_OPEN = 100
 
 
 def read_file(disk: Disk, path: AnyPath, at: int | None = None, *, most: int = 1 << 20) -> bytes:
@@ -133,7 +136,8 @@ def remove_tree(
 
     Only for names that nobody else can want: a cleaner first renames what it removes.
     """
-    stack = [(at, [Named(name, "?")])]  # open directories, and what is left to remove from each
+    # Open directories, and what is left to remove from each, the last one first.
+    stack = [(at, deque([Named(name, "?")]))]
     try:
         while stack[0][1]:
             directory, left = stack[-1]
@@ -147,12 +151,24 @@ def remove_tree(
             below = _unlink(disk, directory, left[-1])
             if below < 0:
                 left.pop()
-            else:
-                stack.append((below, []))
-                stack[-1][1].extend(_removable(disk, below))
+                continue
+            stack.append((below, deque()))
+            stack[-1][1].extend(_removable(disk, below))
+            if len(stack) > MOST_OPEN and stack[-1][1]:
+                _lift(disk, stack)
     finally:
         for directory, _ in stack[1:]:
             os.close(directory)
+
+
+def _lift(disk: Disk, stack: list[tuple[int, deque[Named]]]) -> None:
+    """Move the deepest directory up, into the one that is removed, where it is met again later: a
+    tree may be deeper than a process may have files open."""
+    os.close(stack.pop()[0])
+    above, left = stack[-1]
+    name = b".deep.%s" % disk.token().encode()
+    disk.rename(left.pop().name, name, above, stack[1][0])
+    stack[1][1].appendleft(Named(name, "d"))
 
 
 def _unlink(disk: Disk, at: int, named: Named) -> int:

@@ -30,6 +30,8 @@ from moorline.errors import Mismatch
 HEADER = b"moorline-manifest 1\n"
 STORED = b"manifest.gz"  # the name that it has in the folder of a build
 MAX_MANIFEST_BYTES = 256 << 20
+MAX_ENTRIES = 1_000_000  # some 400 bytes of memory each; a text of short lines could hold 16 times
+MAX_DEPTH = 300  # a walk holds a directory open at each level, and some walk three trees at once
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 MAX_LINK_BYTES = 4080  # EFS; Linux itself takes 4,095 (EFS user guide, limits)
@@ -39,8 +41,10 @@ _NO_NAMES = frozenset({b"", b".", b".."})
 
 _UNSAFE = re.compile(rb"[^\x21-\x24\x26-\x7e]")
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
+# Three characters for each byte at most: a line without end is refused before it is unescaped.
 _LINES = re.compile(
-    rb"^([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) ([\x21-\x7e]+)(?: ([\x21-\x7e]+))?$",
+    rb"^([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) "
+    rb"([\x21-\x7e]{1,%d})(?: ([\x21-\x7e]{1,%d}))?$" % (3 * MAX_PATH_BYTES, 3 * MAX_LINK_BYTES),
     re.MULTILINE,
 )
 _PART_BYTES = 1 << 20
@@ -134,6 +138,8 @@ class Manifest:
             )
         if not text.endswith(b"\n"):
             raise Mismatch("the manifest is cut off: its last line has no end.")
+        if text.count(b"\n") > MAX_ENTRIES + 1:
+            raise Mismatch(_TOO_MANY)
         entries = tuple(_entries(text))
         _check(entries)
         manifest = cls(entries)
@@ -173,6 +179,9 @@ class Manifest:
     @cached_property
     def by_path(self) -> dict[bytes, Entry]:
         return {entry.path: entry for entry in self.entries}
+
+
+_TOO_MANY = f"the build has more than {MAX_ENTRIES:,} files, directories and links."
 
 
 def _is_below(entry: Entry) -> bool:
@@ -243,6 +252,8 @@ def _check(entries: tuple[Entry, ...]) -> None:
     """Refuse whatever is not a tree: these paths are joined to directories on real machines."""
     if not entries or entries[0].path != b"." or entries[0].kind != DIRECTORY:
         raise Mismatch("the manifest does not start with its root directory.")
+    if len(entries) > MAX_ENTRIES:
+        raise Mismatch(_TOO_MANY)
     _refuse(entries[0], _unsound_fields(entries[0]))
     directories = {b""}
     last = b""
@@ -285,6 +296,8 @@ def _unsound(entry: Entry, last: bytes, directories: set[bytes]) -> str:
         return "not a name"
     if len(name) > MAX_NAME_BYTES or len(path) > MAX_PATH_BYTES:
         return "the name is too long"
+    if path.count(b"/") > MAX_DEPTH:
+        return f"it lies more than {MAX_DEPTH} directories deep"
     return _unsound_fields(entry)
 
 

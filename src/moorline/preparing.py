@@ -20,6 +20,7 @@ from moorline.garbage import uncollected
 from moorline.guard import guarded
 from moorline.held import open_releases, whole_release
 from moorline.history import Deploying, previous_of
+from moorline.hooks import hook_user
 from moorline.ledger.directory import DirectoryLedger
 from moorline.linked import make_linked, owner_of, refuse_foreign_links
 from moorline.manifest import Manifest
@@ -65,12 +66,14 @@ class Preparation:
     def prepare(self) -> Deploying:
         """Prove the build and place it. Nothing that is live changes, whatever happens here."""
         self._take_over()
-        host_policy(self.disk).check(self.settings, self.target.root, self.wanted.mode)
+        policy, user = host_policy(self.disk), hook_user("").pw_name or str(os.geteuid())
+        policy.check(self.settings, self.target.root, self.wanted.mode, user)
         make_linked(self.target, self.settings)
         rows = self.target.history()
         started = int(self.disk.now())
         held = self._held_release(rows)
         release = self._release(rows, held)
+        Release.parse(release.text(), "this deployment")  # no row is written that nobody can read
         deploying = Deploying(
             deployment=self.wanted.deployment,
             group=self.wanted.group,

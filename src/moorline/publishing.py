@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from moorline.build import Build, BuildId
+from moorline.build import MOST_SECONDS, MOST_SEQUENCE, Build, BuildId
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch, NotFound
 from moorline.files import move_over, read_file, remove_tree, replace_file, write_file, written
@@ -376,6 +376,7 @@ class Publisher:
         """A damaged build as what its own repair takes over from."""
         try:
             index = read_index(self.disk, opened.folder, len(source.manifest.files))
+            index.of(source.manifest.files)  # one row outside of its pack: none is believed
             return base_of(opened.folder, source.manifest.text, index)
         except Mismatch:
             return Base(opened.folder)
@@ -407,6 +408,8 @@ class Publisher:
         newest = self._newest
         for _ in range(1000):
             created = max(reservation.started, newest.created + 1)
+            if newest.sequence >= MOST_SEQUENCE or created > MOST_SECONDS:
+                raise _nothing_after(self.store, newest)
             build = replace(planned, sequence=newest.sequence + 1, created=created)
             write_file(self.disk, b"build.json", build.text(), reservation.folder, private=True)
             if self._linked(reservation, build):
@@ -443,6 +446,19 @@ def _planned(id: BuildId, source: Source, token: str, revision: str, tool: str) 
         tool=tool,
     )
     return Build.parse(build.text(), "build.json")  # nothing is published that nobody can read
+
+
+def _nothing_after(store: Store, newest: Newest) -> Mismatch:
+    """Who can write the share has put a ticket there that leaves no number, or no time."""
+    number = newest.sequence
+    if number < MOST_SEQUENCE:
+        tickets = map(store.read_ticket, store.tickets())
+        last = next((t for t in tickets if t is not None and t.created == newest.created), None)
+        number = last.sequence if last else number
+    return Mismatch(
+        f"{store.path}/sequence/{number} leaves no number or no time for another build: no publish "
+        "made it, or not so. Remove that file, then publish again."
+    )
 
 
 def _holds_manifest(opened: OpenBuild, source: Source) -> bool:

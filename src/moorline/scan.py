@@ -30,6 +30,7 @@ from moorline.manifest import (
     DIRECTORY,
     FILE,
     LINK,
+    MAX_DEPTH,
     MAX_LINK_BYTES,
     MAX_NAME_BYTES,
     MAX_PATH_BYTES,
@@ -43,7 +44,6 @@ Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all (0: not known) and what is being done."""
 
 SECRETS = (b".git", b".env")
-MAX_DEPTH = 300  # a walk holds a directory open at each level, and some walk three trees at once
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device node",
             stat.S_IFBLK: "a device node"}  # fmt: skip
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Optional
 
-from moorline.build import Build, BuildId, build_id
+from moorline.build import MOST_SEQUENCE, Build, BuildId, build_id
 from moorline.disk import DAMAGE, AnyPath, Disk, Named
 from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, UnknownFormat
 from moorline.files import (
@@ -342,7 +342,8 @@ class Store:
     # -- the order of builds ------------------------------------------------------------------
 
     def tickets(self) -> list[int]:
-        """Sequence numbers given out so far, the highest first."""
+        """Sequence numbers given out so far, the highest first. Names that no publish can have
+        made are passed over."""
         names = [named.name for named in self.listed(b"sequence")]
         return sorted((int(name) for name in names if _is_number(name)), reverse=True)
 
@@ -363,7 +364,8 @@ class Store:
 
 
 def _is_number(name: bytes) -> bool:
-    return name.isdigit() and len(name) < 19 and not name.startswith(b"0")
+    plain = name.isdigit() and len(name) < 19 and not name.startswith(b"0")
+    return plain and int(name) <= MOST_SEQUENCE
 
 
 class OpenBuild:

@@ -200,7 +200,8 @@ def pin(id: str, *, config: Config, reason: str, disk: Disk = DISK) -> Pin:
         raise ConfigError("a pin needs a reason: whoever cleans up will read it.")
     with translated("pin"), _open(disk, config) as store:
         with _build(store, id) as opened:
-            made = Pin(opened.build.id, reason, getpass.getuser(), int(disk.now()))
+            made = Pin(opened.build.id, reason, _user_name(), int(disk.now()))
+        Pin.parse(made.text(), "pin")  # one that nobody can read would stop whoever reads all
         ledger = DirectoryLedger(disk, store.root)
         ledger.write_pin(made)
         # As in a deploy: who removes it announced that before reading the pins, so one of the two
@@ -212,6 +213,13 @@ def pin(id: str, *, config: Config, reason: str, disk: Disk = DISK) -> Pin:
                 "pinned. Publish it again, or pin another build."
             )
         return made
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()[:100]
+    except (KeyError, OSError):  # a container may run as any number
+        return f"user {os.geteuid()}"
 
 
 def unpin(id: str, *, config: Config, disk: Disk = DISK) -> int:

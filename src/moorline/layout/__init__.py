@@ -15,10 +15,11 @@ from typing import Callable, Optional, Protocol
 from moorline.disk import Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import read_file
-from moorline.layout.index import NO_INDEX, Index, Place, read_index
+from moorline.layout.index import NO_INDEX, NO_PACK, Index, Place, read_index
 from moorline.lines import file_lines, same_files
 from moorline.manifest import (
     HEADER,
+    MAX_ENTRIES,
     STORED,
     Entry,
     Manifest,
@@ -30,7 +31,6 @@ from moorline.verifying import Verified
 
 LAYOUTS = ("pack", "tree")
 _MOST_BASE_BYTES = 64 << 20  # of a manifest: a larger build is not taken over from
-_LEAST_LINE_BYTES = 12
 Times = dict[bytes, int]
 """The modification time of each file by path, in whole seconds by the store's clock: when the path
 got its present content."""
@@ -117,8 +117,13 @@ class Base:
         found = {}
         for digest, entry in wanted.items():
             at = numbers.get(digest)
-            if at is not None and (rows.packs[at] or not entry.size):
-                found[digest] = Place(rows.packs[at], rows.offsets[at], entry.size, rows.proofs[at])
+            if at is None:
+                continue
+            pack, offset = rows.packs[at], rows.offsets[at]
+            if not entry.size:  # whatever the row says: it has no need of one
+                found[digest] = Place(NO_PACK, 0, 0, rows.proofs[at])
+            elif pack and offset + entry.size <= self.packs[pack]:  # else it is nowhere
+                found[digest] = Place(pack, offset, entry.size, rows.proofs[at])
         return found
 
 
@@ -137,8 +142,7 @@ def read_base(disk: Disk, folder: int, digest: str) -> Base:
     index does not fit."""
     stored = read_file(disk, STORED, folder, most=most_compressed(_MOST_BASE_BYTES))
     manifest = decompressed(stored, _MOST_BASE_BYTES)
-    short = manifest.count(b"\n") * _LEAST_LINE_BYTES > len(manifest)
-    sound = manifest.startswith(HEADER) and not short
+    sound = manifest.startswith(HEADER) and manifest.count(b"\n") <= MAX_ENTRIES + 1
     if not sound or hashlib.sha256(manifest).hexdigest() != digest:
         raise Mismatch("the newest build's manifest is damaged.")
     files = manifest.count(b"\nf ")

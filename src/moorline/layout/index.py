@@ -28,7 +28,7 @@ from typing import NamedTuple, Optional
 from moorline.disk import DAMAGE, Disk
 from moorline.errors import Mismatch
 from moorline.files import read_file
-from moorline.manifest import Entry
+from moorline.manifest import MAX_ENTRIES, Entry
 
 HEADER = b"moorline-index 1\n"
 NO_PACK = ""
@@ -38,6 +38,9 @@ _PACK = re.compile(rb"pack ([0-9a-f]{16}) ([0-9]{1,18})\n")
 _FIRST_FIELD = re.compile(rb"^[0-9]{1,4} ", re.MULTILINE)
 _MOST_PACKS_BYTES = 1 << 12
 _MOST_ROW_BYTES = 64
+_NUMBERS = b"0123456789-"
+_MOST_DIGITS = 18
+MAX_INDEX_BYTES = _MOST_PACKS_BYTES + MAX_ENTRIES * _MOST_ROW_BYTES
 _PART_ROWS = 1 << 12
 _MOST = (10**18, 10**11, 10**11)  # of offset, proved, time
 
@@ -102,11 +105,15 @@ class Index:
         names, sizes, at = _packs(text)
         if not text.endswith(b"\n"):
             raise Mismatch("the build's index is cut off.")
-        rows = _rows(text[at:].split(), names)
-        if text.count(b"\n", at) != len(rows):
+        lines = text.count(b"\n", at)
+        if lines > MAX_ENTRIES or (files is not None and lines != files):
+            raise Mismatch(f"the build's index has {lines} rows for {files} files.")
+        body = text[at:]
+        if body.translate(None, _NUMBERS) != b"   \n" * lines:
             raise Mismatch("the build's index has a row that is none.")
-        if files is not None and len(rows) != files:
-            raise Mismatch(f"the build's index has {len(rows)} rows for {files} files.")
+        rows = _rows(body.split(), names)
+        if len(rows) != lines:
+            raise Mismatch("the build's index has a row that is cut off.")
         used = set(rows.packs)
         return cls({token: sizes[token] for token in sizes if token in used}, rows)
 
@@ -127,6 +134,7 @@ class Index:
                 raise Mismatch("the build's index points outside of a pack.")
             if size and not pack:
                 continue
+            pack = pack if size else NO_PACK  # whatever the row says: it has no need of one
             found[digest] = Place(pack, offset, size, proved)
         return found
 
@@ -173,7 +181,10 @@ def _rows(fields: Sequence[bytes], names: Sequence[str]) -> Rows:
 
 def _numbers(fields: Sequence[bytes]) -> list[int]:
     """Equal fields become one number: most files of a build have one time and one proof."""
-    known = {field: int(field) for field in set(fields)}
+    different = set(fields)
+    if max(map(len, different), default=0) > _MOST_DIGITS:  # reading long ones takes its square
+        raise ValueError
+    known = {field: int(field) for field in different}
     return [known[field] for field in fields]
 
 
@@ -211,7 +222,7 @@ def packs_named(disk: Disk, build: int, *, complete: bool) -> set[str]:
     else all that it begins with, as far as it was written. Raises Mismatch when a complete one
     cannot be read."""
     try:
-        text = _read(disk, build, 1 << 28)
+        text = _read(disk, build, MAX_INDEX_BYTES)
         names, _, at = _packs(text)
     except Mismatch:
         if complete:
