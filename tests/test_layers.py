@@ -48,7 +48,9 @@ RANKS = {
     "target": 9,
     "ledger": 9,
     "ledger.directory": 9,
-    "publishing": 10,
+    "reserving": 10,
+    "repairing": 11,
+    "publishing": 12,
     "place": 9,
     "hooks": 10,
     "wanted": 10,
@@ -211,7 +213,9 @@ PIPES = {"hashing", "hooks", "guard"}
 """Talk to processes through pipes: os.write is not a change of a disk there."""
 
 
-@pytest.mark.parametrize("name", [n for n in agents_modules() if n != "disk"] + ["publishing"])
+@pytest.mark.parametrize(
+    "name", [n for n in agents_modules() if n != "disk"] + ["reserving", "repairing", "publishing"]
+)
 def test_only_disk_changes_a_disk(name: str) -> None:
     """Else a crash test could not stop it there."""
     for node in ast.walk(parsed(name)):

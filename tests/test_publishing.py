@@ -18,7 +18,7 @@ import pytest
 
 from damages import becomes
 from fakes import ActingDisk, CountingDisk, FailingDisk, Stopped, StoppingDisk
-from moorline import publishing
+from moorline import reserving
 from moorline.build import Build, build_id
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, UnknownFormat
@@ -534,13 +534,13 @@ def test_the_time_of_a_build_is_the_stores_and_goes_forward(scene: Scene) -> Non
 def test_a_long_publish_shows_that_it_is_alive(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "BEAT_S", -1.0)
+    monkeypatch.setattr(reserving, "BEAT_S", -1.0)
     disk = CountingDisk()
     scene.publish("new", scene.new, disk)
     beats = [name for name, _ in disk.operations].count("set_times")
     files = 3 if scene.layout == "tree" else 0
     assert beats >= files + 2
-    monkeypatch.setattr(publishing, "BEAT_S", 1000.0)
+    monkeypatch.setattr(reserving, "BEAT_S", 1000.0)
     disk = CountingDisk()
     scene.publish("again", scene.new, disk)
     assert [name for name, _ in disk.operations].count("set_times") <= 1
