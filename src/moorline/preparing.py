@@ -106,9 +106,8 @@ class Preparation:
         """What needs no share: a local release of this very build, verified just now."""
         if self.wanted.mode != "copy":
             return None
-        found = whole_release(
-            self.target, self.wanted.id, self.wanted.digest, rows, self.progress
-        )  # fmt: skip
+        id, digest = self.wanted.id, self.wanted.digest
+        found = whole_release(self.target, id, digest, rows, self.progress)
         self.outcome.notes += found.notes
         if found.release is not None:
             self.outcome.placed = Placed(found.files, 0, 0, found.files)
@@ -241,16 +240,12 @@ class Preparation:
         progress: Progress,
     ) -> None:  # fmt: skip
         if self.wanted.mode == "link":
-            manifest = self._manifest(opened)
-            self._prove_tree(store, opened, manifest, progress)
+            manifest = self._prove_tree(store, opened, progress)
         else:
             manifest = self._copy(opened, release, rows, progress)
         self.target.keep(b"manifests", self.wanted.digest, manifest.text)
         if self.wanted.agent:
             self._keep_agent(store)
-
-    def _manifest(self, opened: OpenBuild) -> Manifest:
-        return opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
 
     def _keep_agent(self, store: Store) -> None:
         """The agent that the bundle pins, for a rollback without the share."""
@@ -274,14 +269,13 @@ class Preparation:
             name = f"{self.wanted.settings_digest}.json"
             self.target.keep(b"settings", name, self.settings.text)
 
-    def _prove_tree(
-        self, store: Store, opened: OpenBuild, manifest: Manifest, progress: Progress
-    ) -> None:
+    def _prove_tree(self, store: Store, opened: OpenBuild, progress: Progress) -> Manifest:
         if store.layout != "tree":
             raise ConfigError(
                 f"mode link needs a store of layout tree; {store.path} has layout {store.layout}. "
                 "Deploy in mode copy, or publish into a store made with '--layout tree'."
             )
+        manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
         refuse_foreign_links(self.target, self.settings, manifest)
         found = opened.verify(manifest, progress)
         if found.problems:
@@ -292,6 +286,7 @@ class Preparation:
                 problems=found.problems,
             )
         self.outcome.placed = Placed(found.files, 0, 0, found.files)
+        return manifest
 
     def _copy(
         self, opened: OpenBuild, release: Release, rows: list[Release], progress: Progress
@@ -303,13 +298,10 @@ class Preparation:
             self.disk.make_directory(name, 0o700, folder)
             root = self.disk.open_directory(name, folder)
             stack.callback(os.close, root)
-            build, hashers = opened.build, None
-            if held:
-                hashers = hash_workers(
-                    self.disk, root, files=build.files, size_bytes=build.size_bytes
-                )
-                stack.callback(hashers.close)
-            manifest = self._manifest(opened)
+            files, size_bytes = (opened.build.files, opened.build.size_bytes) if held else (0, 0)
+            hashers = hash_workers(self.disk, root, files=files, size_bytes=size_bytes)
+            stack.callback(hashers.close)
+            manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
             self.outcome.placed = Placement(
                 self.disk, root, manifest, opened.times(manifest), opened.reader(manifest), held,
                 owner_of(self.settings), progress, hashers,
@@ -395,11 +387,11 @@ class Preparation:
             if fresh:
                 os.close(self.disk.open_directory(deploying.release.place))
                 return
-            with open_store(self.disk, self.wanted.store) as store:
-                opened = store.open_build(self.wanted.id)
-                with opened:
-                    manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
-                    self._prove_tree(store, opened, manifest, progress)
+            with (
+                open_store(self.disk, self.wanted.store) as store,
+                store.open_build(self.wanted.id) as opened,
+            ):
+                self._prove_tree(store, opened, progress)
 
         guarded(
             self.disk, work, stall_s=self.settings.store_timeout_s, where=self.wanted.store,
