@@ -17,7 +17,7 @@ from typing import Any
 
 LINE_BYTES = 512  # what the serial line takes at once without loss
 SHORT_BYTES = 2000  # longer output goes through the shared folder: the line is slow
-STARTING_S = 20
+STARTING_S = 60
 POWER_OFF = 0x4321FEDC  # linux/reboot.h; a minimal Debian has no poweroff command
 
 
