@@ -1,8 +1,8 @@
-"""The rigs: each worker starts one when its first test asks for it, and keeps it.
+"""The rigs: each is started when the first test of this folder asks for it, and kept to the last.
 
-Run with pytest-xdist's `--dist loadfile`: all tests of a module then share one worker and its rig.
-(Marks for `loadgroup` would be finer, but pytest-xdist 3.8.0 does not see them under pytest 9.2:
-issue 1386 of pytest-dev/pytest-xdist.)
+There is one rig of a kind on a machine, however many workers pytest-xdist has: with its `--dist
+loadfile` all tests of this folder go to one worker (`pytest_xdist_make_scheduler` in the conftest
+above).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nfs.simulator import Simulator
 from nfs.solo import SoloRig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoloRig]:
     """One guest with the kernel's NFS server and two clients, a and b."""
     needs.need_user_mode_linux()
@@ -27,7 +27,7 @@ def solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoloRig]:
         yield rig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Two guests, a and b, and a server between them that can be made to fail."""
     needs.need_root()

@@ -6,10 +6,12 @@ A program that is missing fails the test: `.ci/run` installs all of them. What n
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,21 @@ def need_user_mode_linux() -> None:
     if platform.machine() != "x86_64":
         pytest.skip(f"User-Mode Linux exists for x86-64 only, this is {platform.machine()}")
     need_programs("linux.uml", "mount.nfs4", "modprobe", "ip")
+    said = _said_by_a_kernel_without_root()
+    if "Linux version" not in said:
+        last = (said.splitlines() or ["it says nothing"])[-1]
+        pytest.skip(f"User-Mode Linux cannot run here (it needs ptrace): {last}")
+
+
+@functools.cache
+def _said_by_a_kernel_without_root() -> str:
+    words = ["linux.uml", "mem=32M", "root=/dev/none", "panic=-1", "con=null", "con0=null,fd:1"]
+    folder = {"HOME": tempfile.gettempdir(), "TMPDIR": tempfile.gettempdir()}
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={"PATH": _PATH, **folder}, timeout=60,
+    )  # fmt: skip
+    return done.stdout.decode(errors="replace")
 
 
 def need_root() -> None:
