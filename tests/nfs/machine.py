@@ -22,14 +22,14 @@ EFS_OPTIONS = "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,nor
 
 _SERVER = "/mnt/tmp/moorline.socket"
 _TRACING = [sys.executable, "-m", "nfs.guest_tracing"]
-_MODULES = {"PYTHONPATH": f"{Path(moorline.__file__).parent.parent}:{HERE.parent}"}
+MODULES = {"PYTHONPATH": f"{Path(moorline.__file__).parent.parent}:{HERE.parent}"}
 """What runs in a guest is the moorline that these tests import."""
 
 
 def serve_moorline(guest: Guest) -> None:
     """Have a guest that has just booted take moorline commands."""
     line = f"{sys.executable} {HERE}/guest_moorline.py {_SERVER} </dev/null >&0 2>&0 &"
-    guest.shell(line, environment=_MODULES)
+    guest.shell(line, environment=MODULES)
 
 
 class Machine:
@@ -50,7 +50,7 @@ class Machine:
     def python(self, code: str, *arguments: str, **how: Any) -> str:
         """What a Python program prints: this checkout's modules can be imported."""
         command = [sys.executable, "-c", code, *arguments]
-        answer = self.guest.run(command, environment=_MODULES, **how)
+        answer = self.guest.run(command, environment=MODULES, **how)
         if answer.code:
             raise GuestError(f"{self.name}: exit {answer.code}\n{answer.out}{answer.err}")
         return answer.out
@@ -86,7 +86,7 @@ class Machine:
             self.moorline(*arguments)
             return Cost.of(self.requests() - before)
         command = [*_TRACING, self.share, *arguments]
-        spent = told(self.guest.run(command, environment=_MODULES, folder=self.local))
+        spent = told(self.guest.run(command, environment=MODULES, folder=self.local))
         callers = {caller: Counter(requests) for caller, requests in spent.items()}
         return Cost.of(sum(callers.values(), Counter()), callers)
 

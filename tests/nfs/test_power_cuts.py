@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from nfs.guest import Running
 from nfs.machine import told
 from nfs.pair import Rig
 from nfs.shop import Shop
+from nfs.waiting import until
 from trees import SITE
 
 pytestmark = pytest.mark.slow
@@ -49,7 +50,7 @@ def test_a_power_cut_in_the_middle_of_a_publish_leaves_nothing_half(pair: Rig, s
     source = shop.source("two", LARGE)
     pair.shim.hold("WRITE", after=4)
     publishing = shop.begin_publish("two", source)
-    _until(lambda: pair.shim.held("WRITE") > 0, publishing)
+    until(lambda: pair.shim.held("WRITE") > 0, publishing)
     pair.a.guest.cut_power()
     pair.shim.release()
 
@@ -68,15 +69,15 @@ def test_a_power_cut_at_the_commit_leaves_a_whole_build_or_none(
     source = shop.source("two", LARGE)
     pair.shim.hold("RENAME")
     publishing = shop.begin_publish("two", source)
-    _until(lambda: pair.shim.held("RENAME") > 0, publishing)
+    until(lambda: pair.shim.held("RENAME") > 0, publishing)
     pair.a.guest.cut_power()
     if not arrives:
         pair.shim.fail("RENAME", errno.EIO)
     pair.shim.release()
 
-    _until(lambda: pair.shim.held("RENAME") == 0)
+    until(lambda: pair.shim.held("RENAME") == 0)
     if arrives:
-        _until((pair.share / shop.name / "builds/two").exists)
+        until((pair.share / shop.name / "builds/two").exists)
         assert shop.ids(on=pair.b) == ["one", "two"]
         shop.verify("two", on=pair.b)
     else:
@@ -90,7 +91,7 @@ def test_a_server_that_dies_in_the_middle_of_a_publish_is_waited_for(pair: Rig, 
     source = shop.source("two", LARGE)
     pair.shim.hold("WRITE", after=4)
     publishing = shop.begin_publish("two", source)
-    _until(lambda: pair.shim.held("WRITE") > 0, publishing)
+    until(lambda: pair.shim.held("WRITE") > 0, publishing)
     _restart_server(pair)
     told(publishing.wait())
     shop.verify("two", on=pair.b)
@@ -174,14 +175,6 @@ def test_after_177_links_a_fresh_file_is_written_and_linked_on(pair: Rig, tmp_pa
 # -- how trouble is timed -------------------------------------------------------------------------
 
 
-def _until(condition: Callable[[], bool], running: Running | None = None) -> None:
-    """Wait for a moment, in the middle of `running`. What never comes meets pytest's limit."""
-    while not condition():
-        if running is not None and running.answered.is_set():
-            pytest.fail(f"it ended too early: {running.wait()}")
-        time.sleep(0.02)
-
-
 def _readers(rig: Rig, shop: Shop) -> int:
     """How many processes of b have build two open. (Not its pack: the server lets nobody open a
     file of which it holds a READ.)"""
@@ -195,7 +188,7 @@ def _copying(rig: Rig, shop: Shop) -> Running:
     rig.b.forget()
     rig.shim.hold("READ", after=4)
     deploying = shop.begin_deploy("two")
-    _until(lambda: rig.shim.held("READ") > 0, deploying)
+    until(lambda: rig.shim.held("READ") > 0, deploying)
     return deploying
 
 
@@ -203,7 +196,7 @@ def _reading(rig: Rig, shop: Shop) -> list[Running]:
     """A copy and a verify of a large build, both on b and both in the middle."""
     deploying = _copying(rig, shop)
     verifying = rig.b.begin("verify", "two", *shop.store_words(rig.b))
-    _until(lambda: _readers(rig, shop) == 2, verifying)
+    until(lambda: _readers(rig, shop) == 2, verifying)
     return [deploying, verifying]
 
 
