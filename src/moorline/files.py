@@ -8,11 +8,24 @@ import os
 import stat
 from collections.abc import Callable
 
-from moorline.disk import AnyPath, Disk, Named
+from moorline.disk import STALE, AnyPath, Disk, Named
 
 
 def read_file(disk: Disk, path: AnyPath, at: int | None = None, *, most: int = 1 << 20) -> bytes:
-    """A whole small file. Raises OSError(EFBIG) when it is larger than `most` bytes."""
+    """A whole small file. Raises OSError(EFBIG) when it is larger than `most` bytes.
+
+    What another machine replaces at this moment is read again from its name: NFS may answer for the
+    file that the name meant before (measured: ESTALE).
+    """
+    try:
+        return _read_file(disk, path, at, most)
+    except OSError as error:
+        if error.errno not in STALE:
+            raise
+        return _read_file(disk, path, at, most)
+
+
+def _read_file(disk: Disk, path: AnyPath, at: int | None, most: int) -> bytes:
     fd, _ = disk.open_file(path, at)
     try:
         parts: list[bytes] = []
