@@ -30,7 +30,7 @@ from uuid import uuid4
 
 from crash.invariants import Truth
 from crash.scenarios import SCENARIOS, SPECS, Scenario
-from moorline.disk import AnyPath, Disk
+from nfs.stepping import SteppingDisk
 from trees import write_tree
 from world import World
 
@@ -41,22 +41,6 @@ OPTIONS = ("", "noauto_da_alloc", "data=writeback,noauto_da_alloc")
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, fs/ext4/ext4.h
 _LOG_FLUSHED, _LOG_LOST = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class CutDisk(Disk):
-    """Calls `cut` before operation `at`."""
-
-    forks = False
-
-    def __init__(self, at: int = -1, cut: Callable[[], None] = lambda: None) -> None:
-        self.at = at
-        self.cut = cut
-        self.operations: list[str] = []
-
-    def step(self, operation: str, path: AnyPath) -> None:
-        if len(self.operations) == self.at:
-            self.cut()
-        self.operations.append(f"{operation} {os.fsdecode(path)}")
 
 
 class Disks:
@@ -140,7 +124,7 @@ def prepared(scenario: Scenario, disks: Disks) -> World:
 
 
 def operations(scenario: Scenario, world: World, disks: Disks) -> list[str]:
-    disk = CutDisk()
+    disk = SteppingDisk()
     with disks.mounted():
         scenario.run(world, disk)
     disks.restore()
@@ -157,7 +141,7 @@ def run_until(scenario: Scenario, world: World, at: int, cut: Callable[[], None]
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            scenario.run(world, CutDisk(at, ending))
+            scenario.run(world, SteppingDisk(at, ending))
             ending()
         os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
