@@ -7,6 +7,7 @@ above).
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     needs.need_mtab()
     with Rig(tmp_path_factory.mktemp("pair")) as rig:
         yield rig
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """An empty folder, in memory where that is possible: for many files."""
+    folder = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture

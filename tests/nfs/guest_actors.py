@@ -1,8 +1,7 @@
 """In the guest of a SoloRig: machine b runs a verb, and in the middle of it machine a does
 something to the same build. Each has its own mount of the share, with caches of its own.
 
-    python -m nfs.guest_actors SEED ACTION-VERB-TIMES ...
-        prints [[action, verb, did, operation, outcome], ...]
+    python -m nfs.guest_actors SEED ACTION VERB TIMES     prints [[did, operation, outcome], ...]
 
 `did` is what became of the action on a, `outcome` of the verb on b: "done", or exit code and text.
 One process is both machines, so the moment is exact: before one operation of the verb.
@@ -14,9 +13,12 @@ import ctypes
 import json
 import os
 import random
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 from crash.scenarios import SPECS
 from moorline import cleaning, workflow
@@ -24,18 +26,21 @@ from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch, NotFound
 from moorline.store import open_store
+from nfs.guest_power import LOG_LOST, shut_down
 from nfs.stepping import SteppingDisk
 from trees import Content
 from world import World
 
 _MS_BIND = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
-FOLDER = Path("/mnt/tmp/actors")
+_PACK = re.compile("open_file [0-9a-f]{16}")
+NAME = f"actors.{uuid4().hex[:8]}"
+FOLDER = Path(f"/mnt/tmp/{NAME}")
 
 
 def machine(name: str) -> World:
     """A world of its own, whose store is the share as that machine mounts it."""
-    here, share = FOLDER / name, Path(f"/mnt/{name}/actors")
+    here, share = FOLDER / name, Path(f"/mnt/{name}/{NAME}")
     share.mkdir(exist_ok=True)
     (here / "store").mkdir(parents=True)
     words = (os.fsencode(share), os.fsencode(here / "store"), None, _MS_BIND, None)
@@ -67,8 +72,13 @@ def replace_records(world: World, id: str) -> str:
     return "replaced"
 
 
-Action = Callable[[World, str], str]
-ACTIONS: dict[str, Action] = {"remove": remove_for_good, "replace": replace_records}
+def go_live(world: World, id: str) -> str:
+    """On a target of machine a."""
+    try:
+        deploy(world, world, id, Disk())
+    except Error as error:
+        return f"{error.exit_code}: {error.message}"
+    return "live"
 
 
 def deploy(a: World, b: World, id: str, disk: Disk) -> None:
@@ -99,6 +109,11 @@ def verify_all(a: World, b: World, id: str, disk: Disk) -> None:
             raise Mismatch(str(found.problems))
 
 
+def remove(a: World, b: World, id: str, disk: Disk) -> None:
+    with open_store(disk, b.store) as store:
+        cleaning.remove(store, build_id(id), "a test")
+
+
 VERBS: dict[str, Callable[[World, World, str, Disk], object]] = {
     "deploy": deploy,
     "publish": publish,
@@ -110,8 +125,35 @@ VERBS: dict[str, Callable[[World, World, str, Disk], object]] = {
     "export": lambda a, b, id, disk: workflow.export(
         id, str(FOLDER / f"export.{id}"), config=b.config, disk=disk
     ),
-    "diff": lambda a, b, id, disk: workflow.diff(id, "keep", config=b.config, disk=disk),
+    "remove": remove,
 }
+
+
+def cut_server(world: World, id: str) -> str:
+    """The server loses its power: what its ext4 had not made durable is gone. Before any client can
+    send it again, all that its disk lists must be whole."""
+    export = Path("/mnt/export")
+    run("rpc.nfsd 0 && exportfs -f")
+    shut_down(export, LOG_LOST)
+    run("umount /mnt/export && mount -o loop /mnt/host/image /mnt/export")
+    with open_store(Disk(), export / NAME) as store:
+        for build in store.ids():
+            with store.open_build(build) as opened:
+                found = opened.verify(opened.manifest())
+                assert not found.problems, f"{build} on the server's disk: {found.problems}"
+        there = "here" if f"{id}.next" in store.ids() else "not"
+    run("echo 10 > /proc/fs/nfsd/nfsv4gracetime; rpc.nfsd -N 3 -U -V 4.1 -N 4.2 8")
+    return f"cut: {there}"
+
+
+def run(line: str) -> None:
+    subprocess.run(line, shell=True, check=True)
+
+
+Action = Callable[[World, str], str]
+ACTIONS: dict[str, Action] = {
+    "remove": remove_for_good, "replace": replace_records, "deploy": go_live, "cut": cut_server,
+}  # fmt: skip
 
 
 def outcome(verb: str, a: World, b: World, id: str, disk: Disk) -> str:
@@ -122,53 +164,54 @@ def outcome(verb: str, a: World, b: World, id: str, disk: Disk) -> str:
     return "done"
 
 
-_lengths: dict[str, int] = {}
-
-
-def length(verb: str, a: World, b: World, id: str) -> int:
-    """How many operations the verb takes when nobody disturbs it."""
-    disk = SteppingDisk()
-    fresh(a, f"whole.{id}")
-    came = outcome(verb, a, b, f"whole.{id}", disk)
-    assert came == "done", came
-    if verb == "deploy":
-        deploy(a, b, "keep", Disk())
-    return len(disk.operations)
-
-
 def fresh(a: World, id: str) -> None:
     """Build `id` with contents of its own, which need a pack of their own."""
     own: dict[str, Content] = {"own": id.encode() * 99}
     a.publish(id, {**SPECS["b"], **own})
 
 
-def one(verb: str, act: Action, a: World, b: World, id: str, chance: random.Random) -> list[str]:
-    """What was done and what came of it; the moment is drawn among those of a whole run."""
-    at = chance.randrange(_lengths[verb])
+def undisturbed(verb: str, a: World, b: World) -> list[str]:
+    """The operations of the whole verb."""
+    disk = SteppingDisk()
+    fresh(a, "whole")
+    came = outcome(verb, a, b, "whole", disk)
+    assert came == "done", came
+    if verb == "deploy":
+        deploy(a, b, "keep", Disk())
+    return disk.operations
+
+
+def moments(action: str, operations: list[str], times: int, chance: random.Random) -> list[int]:
+    """Drawn, but for the first: for a power cut the end, else that between open and read of a pack,
+    where there is one."""
+    opened = [n + 1 for n, text in enumerate(operations) if _PACK.fullmatch(text)]
+    first = [len(operations)] if action == "cut" else opened[-1:]
+    return [*first, *chance.sample(range(len(operations)), times)][:times]
+
+
+def one(verb: str, act: Action, a: World, b: World, id: str, at: int) -> list[str]:
+    """What was done, before which operation, and what came of the verb."""
+    fresh(a, id)
     did: list[str] = []
     disk = SteppingDisk(at, lambda: did.append(act(a, id)))
     came = outcome(verb, a, b, id, disk)
+    if not did:
+        disk.act()
     if verb == "deploy":
         (live,) = workflow.verify(config=b.config, target=str(b.root), disk=Disk())
         assert live.ok and live.id == (id if came == "done" else "keep"), f"{id}: {came}: {live}"
         deploy(a, b, "keep", Disk())
-    return [verb, did[0] if did else "nothing", disk.operations[at], came]
+    return [did[0], [*disk.operations[at:], "the end"][0], came]
 
 
 def main() -> None:
-    seed, *orders = sys.argv[1:]
-    chance = random.Random(seed)
+    seed, action, verb, times = sys.argv[1:]
+    chance = random.Random(f"{seed} {action} {verb}")
     a, b = machine("a"), machine("b")
     a.publish("keep", SPECS["a"])
     deploy(a, b, "keep", Disk())
-    told = []
-    for action, verb, times in (order.split("-") for order in orders):
-        for turn in range(int(times)):
-            id = f"{action}.{verb}.{turn}"
-            fresh(a, id)
-            if verb not in _lengths:
-                _lengths[verb] = length(verb, a, b, id)
-            told.append([action, *one(verb, ACTIONS[action], a, b, id, chance)])
+    drawn = moments(action, undisturbed(verb, a, b), int(times), chance)
+    told = [one(verb, ACTIONS[action], a, b, f"b{n}", at) for n, at in enumerate(drawn)]
     json.dump(told, sys.stdout)
 
 

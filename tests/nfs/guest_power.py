@@ -39,7 +39,7 @@ OPTIONS = ("", "noauto_da_alloc", "data=writeback,noauto_da_alloc")
 """The last two keep less: without them ext4 writes a file out when it is renamed over another."""
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, fs/ext4/ext4.h
-_LOG_FLUSHED, _LOG_LOST = 1, 2
+LOG_FLUSHED, LOG_LOST = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,9 +96,14 @@ class Disks:
 
     def shut_down(self, how: int) -> None:
         for place in self.places.values():
-            fd = os.open(place, os.O_RDONLY)
-            fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", how))
-            os.close(fd)
+            shut_down(place, how)
+
+
+def shut_down(place: Path, how: int) -> None:
+    """Cut the file system at `place` off its disk."""
+    fd = os.open(place, os.O_RDONLY)
+    fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", how))
+    os.close(fd)
 
 
 def _run(*words: str) -> str:
@@ -166,7 +171,7 @@ def shut_one(disks: Disks, scenario: Scenario, seed: str, cuts: int) -> int:
     moments = [len(steps), *chance.sample(range(len(steps)), cuts - 1)]
     truth = Truth(disks.here.parent / f"truth.{uuid4()}")
     for turn, at in enumerate(moments):
-        options, how = chance.choice(OPTIONS), (_LOG_LOST, _LOG_FLUSHED)[turn % 2]
+        options, how = chance.choice(OPTIONS), (LOG_LOST, LOG_FLUSHED)[turn % 2]
         try:
             with disks.mounted(options):
                 run_until(scenario, world, at, functools.partial(disks.shut_down, how))

@@ -15,7 +15,7 @@ from nfs.solo import SoloRig
 
 pytestmark = pytest.mark.slow
 
-FEW, MANY = 200, 2000  # files of a pack's build; test_simulated has more
+FEW, MANY = 100, 1000  # files of a pack's build; test_simulated has more
 LESS, MORE = 40, 80  # files of a tree's build
 
 BUDGETS = {

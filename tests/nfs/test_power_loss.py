@@ -24,14 +24,14 @@ pytestmark = pytest.mark.slow
 
 SEED = 1
 CUTS = {
-    "publish-second-pack": 12,
-    "publish-second-tree": 6,
-    "publish-folding-pack": 6,
-    "publish-repair-pack": 6,
-    "deploy-copy-later-pack": 16,
-    "deploy-link-later-tree": 6,
-    "rollback-copy-pack": 6,
-    "remove-pack": 4,
+    "publish-second-pack": 8,
+    "publish-second-tree": 4,
+    "publish-folding-pack": 4,
+    "publish-repair-pack": 4,
+    "deploy-copy-later-pack": 10,
+    "deploy-link-later-tree": 4,
+    "rollback-copy-pack": 4,
+    "remove-pack": 2,
 }
 """By scenario of tests/crash/scenarios.py."""
 
