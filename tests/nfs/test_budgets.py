@@ -73,8 +73,9 @@ def test_pack_stays_below_its_budget(pack: dict[int, dict[str, Cost]], step: str
 def test_pack_costs_the_same_for_ten_times_the_files(
     pack: dict[int, dict[str, Cost]], step: str
 ) -> None:
+    """But for one pack that is opened, read and closed: of a small build it may be folded."""
     few, many = pack[FEW][step], pack[MANY][step]
-    assert many.steady <= few.steady + 2, f"{few}\n\n{many}"
+    assert many.steady <= few.steady + 4, f"{few}\n\n{many}"
 
 
 def test_tree_publish_links_an_unchanged_file_by_one_request(tree: dict[str, Cost]) -> None:
