@@ -27,6 +27,9 @@ TIMEOUT_S = 100  # below pytest's own limit, so that a test which hangs says wha
 LINE_BYTES = 1024
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Before the command of a process that must not outlive the tests, however these end."""
+_WATCH = ("sh", "-c", 'read _; kill -KILL "-$1"', "sh")
+"""Ends the group of a process when the tests have died: a kernel has helpers of its own, which
+DIES_WITH_US does not reach."""
 _HIDDEN = ("/dev/", "/proc/", "/sys/", "/run/", "/mnt/")
 
 
@@ -82,6 +85,7 @@ class Guest:
         self.settings = tuple(settings)
         self.log = folder / f"{name}.console"
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
         self._pump: threading.Thread | None = None
         self._lock = threading.Lock()
         self._number = 0
@@ -104,6 +108,10 @@ class Guest:
             )  # fmt: skip
         os.close(guest_reads)
         os.close(guest_writes)
+        self._watch = subprocess.Popen(
+            [*_WATCH, str(self._process.pid)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
         self._pump = threading.Thread(target=self._receive, args=(answers,), daemon=True)
         self._pump.start()
         return ready
@@ -147,6 +155,9 @@ class Guest:
     def _gone(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
         self._process = None
+        if self._watch is not None:
+            self._watch.kill()
+            self._watch.communicate()
         if self._pump is not None:
             self._pump.join()
         os.close(self._line)
