@@ -150,7 +150,8 @@ class Publisher:
             self._abandon(reservation)
             return self._complete(source, id, revision, tool)
         try:
-            DirectoryLedger(self.disk, self.store.root).adopt_build(build, reservation.folder)
+            tickets = self.store.folder(b"sequence")
+            DirectoryLedger(self.disk, self.store.root).adopt_build(build, tickets)
         finally:
             reservation.close()
         return Published(build, written)
