@@ -7,6 +7,8 @@ above).
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +44,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture
 def in_memory() -> Iterator[Path]:
-    """An empty folder, in memory where that is possible: for many files."""
-    folder = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None) as name:
+    """An empty folder for many files, in memory where there is room (containers have little)."""
+    memory = "/dev/shm"
+    roomy = os.path.isdir(memory) and shutil.disk_usage(memory).free > 1 << 30
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as name:
         yield Path(name)
 
 
