@@ -27,20 +27,20 @@ from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch, NotFound
 from moorline.store import open_store
 from nfs.guest_power import LOG_LOST, shut_down
-from nfs.stepping import SteppingDisk
+from nfs.stepping import Moment, SteppingDisk
 from trees import Content
 from world import World
 
 _MS_BIND = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
-_PACK = re.compile("open_file [0-9a-f]{16}")
-NAME = f"actors.{uuid4().hex[:8]}"
-FOLDER = Path(f"/mnt/tmp/{NAME}")
+_READING = [re.compile("open_directory packs"), re.compile("open_file [0-9a-f]{16}")]
+"""Just before a pack is opened, and just after."""
+_WRITING = re.compile("create manifest")
 
 
-def machine(name: str) -> World:
+def machine(folder: Path, name: str) -> World:
     """A world of its own, whose store is the share as that machine mounts it."""
-    here, share = FOLDER / name, Path(f"/mnt/{name}/{NAME}")
+    here, share = folder / name, Path(f"/mnt/{name}/{folder.name}")
     share.mkdir(exist_ok=True)
     (here / "store").mkdir(parents=True)
     words = (os.fsencode(share), os.fsencode(here / "store"), None, _MS_BIND, None)
@@ -123,26 +123,28 @@ VERBS: dict[str, Callable[[World, World, str, Disk], object]] = {
     "show": lambda a, b, id, disk: workflow.show(id, config=b.config, disk=disk),
     "builds": lambda a, b, id, disk: workflow.builds(b.config, disk=disk),
     "export": lambda a, b, id, disk: workflow.export(
-        id, str(FOLDER / f"export.{id}"), config=b.config, disk=disk
+        id, str(b.here / f"export.{id}"), config=b.config, disk=disk
     ),
     "remove": remove,
 }
 
 
-def cut_server(world: World, id: str) -> str:
+def cut_server(a: World, id: str) -> str:
     """The server loses its power: what its ext4 had not made durable is gone. Before any client can
     send it again, all that its disk lists must be whole."""
     export = Path("/mnt/export")
     run("rpc.nfsd 0 && exportfs -f")
     shut_down(export, LOG_LOST)
-    run("umount /mnt/export && mount -o loop /mnt/host/image /mnt/export")
-    with open_store(Disk(), export / NAME) as store:
+    run("umount /mnt/export && mount -o loop /mnt/tmp/image /mnt/export")
+    with open_store(Disk(), export / a.here.parent.name) as store:
         for build in store.ids():
             with store.open_build(build) as opened:
                 found = opened.verify(opened.manifest())
                 assert not found.problems, f"{build} on the server's disk: {found.problems}"
         there = "here" if f"{id}.next" in store.ids() else "not"
-    run("echo 10 > /proc/fs/nfsd/nfsv4gracetime; rpc.nfsd -N 3 -U -V 4.1 -N 4.2 8")
+    run("rpc.nfsd -N 3 -U -V 4.1 -N 4.2 8")
+    run("stat -f /mnt/a /mnt/b > /dev/null")  # comes back when both have reclaimed what they held
+    run("echo Y 2> /dev/null > /proc/fs/nfsd/v4_end_grace || true")  # or it ended by itself
     return f"cut: {there}"
 
 
@@ -181,15 +183,15 @@ def undisturbed(verb: str, a: World, b: World) -> list[str]:
     return disk.operations
 
 
-def moments(action: str, operations: list[str], times: int, chance: random.Random) -> list[int]:
-    """Drawn, but for the first: for a power cut the end, else that between open and read of a pack,
-    where there is one."""
-    opened = [n + 1 for n, text in enumerate(operations) if _PACK.fullmatch(text)]
-    first = [len(operations)] if action == "cut" else opened[-1:]
+def moments(action: str, operations: list[str], times: int, chance: random.Random) -> list[Moment]:
+    """Drawn, but for the first: for a power cut the end and the middle of the commit's small files,
+    else those about the reading of a pack."""
+    reading = [one for one in _READING if any(map(one.fullmatch, operations))]
+    first: list[Moment] = [len(operations), _WRITING] if action == "cut" else [*reading]
     return [*first, *chance.sample(range(len(operations)), times)][:times]
 
 
-def one(verb: str, act: Action, a: World, b: World, id: str, at: int) -> list[str]:
+def one(verb: str, act: Action, a: World, b: World, id: str, at: Moment) -> list[str]:
     """What was done, before which operation, and what came of the verb."""
     fresh(a, id)
     did: list[str] = []
@@ -201,13 +203,14 @@ def one(verb: str, act: Action, a: World, b: World, id: str, at: int) -> list[st
         (live,) = workflow.verify(config=b.config, target=str(b.root), disk=Disk())
         assert live.ok and live.id == (id if came == "done" else "keep"), f"{id}: {came}: {live}"
         deploy(a, b, "keep", Disk())
-    return [did[0], [*disk.operations[at:], "the end"][0], came]
+    return [did[0], disk.before or "the end", came]
 
 
 def main() -> None:
     seed, action, verb, times = sys.argv[1:]
     chance = random.Random(f"{seed} {action} {verb}")
-    a, b = machine("a"), machine("b")
+    folder = Path(f"/mnt/tmp/actors.{uuid4().hex[:8]}")
+    a, b = machine(folder, "a"), machine(folder, "b")
     a.publish("keep", SPECS["a"])
     deploy(a, b, "keep", Disk())
     drawn = moments(action, undisturbed(verb, a, b), int(times), chance)

@@ -19,7 +19,6 @@ import functools
 import json
 import os
 import random
-import shutil
 import signal
 import struct
 import subprocess
@@ -48,7 +47,7 @@ class Disks:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.here = Path("/mnt/tmp/power")
+        self.here = Path(f"/mnt/tmp/power{str(folder).replace('/', '.')}")
         self.here.mkdir(exist_ok=True)
         self.places = {"local": self.here, "store": self.here / "store"}
         self.devices: dict[str, str] = {}
@@ -82,17 +81,15 @@ class Disks:
             assert not place.is_mount(), f"{place} is busy"
 
     def save(self) -> None:
-        """What `restore` puts back: the devices as they are now."""
-        for name, device in self.devices.items():
-            shutil.copyfile(device, self.folder / f"{name}.saved")
+        """What `restore` puts back: the images as they are now."""
+        for name in self.places:
+            (self.folder / f"{name}.saved").touch()
+            _copy_data(self.folder / f"{name}.image", self.folder / f"{name}.saved")
 
     def restore(self) -> None:
-        for name, device in self.devices.items():
-            with (
-                (self.folder / f"{name}.saved").open("rb") as saved,
-                open(device, "r+b", buffering=0) as now,
-            ):
-                shutil.copyfileobj(saved, now, 1 << 20)
+        """Nothing is mounted, so the kernel holds nothing of the devices."""
+        for name in self.places:
+            _copy_data(self.folder / f"{name}.saved", self.folder / f"{name}.image")
 
     def shut_down(self, how: int) -> None:
         for place in self.places.values():
@@ -104,6 +101,23 @@ def shut_down(place: Path, how: int) -> None:
     fd = os.open(place, os.O_RDONLY)
     fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", how))
     os.close(fd)
+
+
+def _copy_data(source: Path, target: Path) -> None:
+    """All of a sparse file; the target stays the file that it is."""
+    with source.open("rb", buffering=0) as old, target.open("r+b", buffering=0) as new:
+        size = os.fstat(old.fileno()).st_size
+        new.truncate(0)
+        new.truncate(size)
+        end = 0
+        while end < size:
+            try:
+                start = os.lseek(old.fileno(), end, os.SEEK_DATA)
+            except OSError:  # nothing but a hole is left
+                break
+            end = os.lseek(old.fileno(), start, os.SEEK_HOLE)
+            for at in range(start, end, 1 << 20):
+                os.pwrite(new.fileno(), os.pread(old.fileno(), min(end - at, 1 << 20), at), at)
 
 
 def _run(*words: str) -> str:

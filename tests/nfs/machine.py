@@ -7,6 +7,7 @@ runs is this checkout's, by the interpreter of these tests.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -15,20 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import moorline
-from nfs.guest import HERE, Answer, Guest, GuestError, Running
+from nfs.guest import HERE, SERVER, SHARED, Answer, Guest, Running
 
 EFS_OPTIONS = "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport"
 """The mount options of amazon-efs-utils."""
 
-_SERVER = "/mnt/tmp/moorline.socket"
-_TRACING = [sys.executable, "-m", "nfs.guest_tracing"]
 MODULES = {"PYTHONPATH": f"{Path(moorline.__file__).parent.parent}:{HERE.parent}"}
 """What runs in a guest is the moorline that these tests import."""
 
 
-def serve_moorline(guest: Guest) -> None:
-    """Have a guest that has just booted take moorline commands."""
-    line = f"{sys.executable} {HERE}/guest_moorline.py {_SERVER} </dev/null >&0 2>&0 &"
+def serve(guest: Guest, *programs: str) -> None:
+    """Have a guest that has just booted run `programs` of guest_server."""
+    words = [sys.executable, f"{HERE}/guest_server.py", SERVER, *programs]
+    line = f"{shlex.join(words)} </dev/null >{SHARED}/{guest.name}.server 2>&1 &"
     guest.shell(line, environment=MODULES)
 
 
@@ -47,18 +47,10 @@ class Machine:
         """What a shell line prints. Raises when it fails."""
         return self.guest.shell(line, **how)
 
-    def python(self, code: str, *arguments: str, **how: Any) -> str:
-        """What a Python program prints: this checkout's modules can be imported."""
-        command = [sys.executable, "-c", code, *arguments]
-        answer = self.guest.run(command, environment=MODULES, **how)
-        if answer.code:
-            raise GuestError(f"{self.name}: exit {answer.code}\n{answer.out}{answer.err}")
-        return answer.out
-
     def begin(self, *arguments: str, **how: Any) -> Running:
-        """Begin a moorline command, in a fork of what `serve_moorline` started."""
+        """Begin a moorline command, in a fork of what `serve` started."""
         command = [*arguments, "--json"]
-        return self.guest.begin(command, folder=self.local, server=_SERVER, **how)
+        return self.guest.begin(command, folder=self.local, program="moorline", **how)
 
     def moorline(self, *arguments: str, **how: Any) -> dict[str, Any]:
         """The JSON of a moorline command that succeeds."""
@@ -85,8 +77,8 @@ class Machine:
             before = self.requests()
             self.moorline(*arguments)
             return Cost.of(self.requests() - before)
-        command = [*_TRACING, self.share, *arguments]
-        spent = told(self.guest.run(command, environment=MODULES, folder=self.local))
+        command = [self.share, *arguments]
+        spent = told(self.guest.run(command, program="tracing", folder=self.local))
         callers = {caller: Counter(requests) for caller, requests in spent.items()}
         return Cost.of(sum(callers.values(), Counter()), callers)
 

@@ -3,7 +3,7 @@ between ganesha and its disk a shim with a limit of links, latency, and errors o
 
 Power cuts and partitions are real: a guest is killed, its packets are dropped, the server is killed
 and started again. All traffic stays inside a network namespace that has no way out. The server
-opens files by handle, which overlayfs (a container's root) cannot: there the share is a tmpfs.
+opens files by handle, which overlayfs (a container's root) cannot: so the share is a tmpfs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from nfs.guest import DIES_WITH_US, HERE, Guest, GuestError, lay_folder, remove_folder
-from nfs.machine import EFS_OPTIONS, Machine, serve_moorline
+from nfs.machine import EFS_OPTIONS, Machine, serve
 
 OPERATIONS = (
     "LOOKUP", "GETATTR", "OPEN", "CREATE", "READ", "WRITE", "COMMIT", "LINK", "RENAME", "REMOVE",
@@ -142,8 +142,7 @@ class Rig:
             (self.folder / "ganesha.conf").write_text(_GANESHA.format(folder=self.folder))
             self.shim = Shim(self.folder)
             self.shim.link_limit(177)
-            if _file_system(self.share) == "overlayfs":
-                subprocess.run(["mount", "-t", "tmpfs", "share", str(self.share)], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "share", str(self.share)], check=True)
             self._wire()
             ready = [machine.guest.start() for machine in (self.a, self.b)]
             self.start_server()
@@ -180,7 +179,7 @@ class Rig:
             _ip("-n", self.space, "link", "set", tap, "up")
 
     def _mount(self, machine: Machine) -> None:
-        serve_moorline(machine.guest)
+        serve(machine.guest, "moorline")
         number = {"a": 1, "b": 2}[machine.name]
         machine.shell(
             f"mkdir -p {machine.share} {machine.local} && "
@@ -236,8 +235,3 @@ class Rig:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
-
-
-def _file_system(path: Path) -> str:
-    command = ["stat", "-f", "-c", "%T", str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

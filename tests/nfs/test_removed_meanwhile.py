@@ -9,12 +9,10 @@ removed is deleted at once, as an administrator might do it.
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from counts import Count
-from nfs.machine import MODULES
 from nfs.solo import SoloRig
 
 pytestmark = pytest.mark.slow
@@ -26,8 +24,7 @@ Told = list[tuple[str, str, str]]
 def disturbed(solo: SoloRig, count: Count, action: str, verb: str, times: int) -> Told:
     """(what the action came to, the operation that it came before, what the verb came to), for each
     of so many runs of the verb on b."""
-    words = ["-m", "nfs.guest_actors", str(SEED), action, verb, str(times)]
-    answer = solo.guest.run([sys.executable, *words], environment=MODULES)
+    answer = solo.guest.run([str(SEED), action, verb, str(times)], program="actors")
     assert answer.code == 0, answer.err
     told: Told = [(did, operation, came) for did, operation, came in json.loads(answer.out)]
     assert len(told) == times
@@ -37,7 +34,7 @@ def disturbed(solo: SoloRig, count: Count, action: str, verb: str, times: int) -
 
 
 def test_a_deploy_goes_live_or_hears_of_the_removal(solo: SoloRig, count: Count) -> None:
-    deploys = disturbed(solo, count, "remove", "deploy", 12)
+    deploys = disturbed(solo, count, "remove", "deploy", 8)
     for did, operation, came in deploys:
         gone = came.startswith("4: no build") or came.startswith("5: build")
         assert gone if did == "removed" else came == "done", f"{did} before {operation}: {came}"
@@ -45,7 +42,7 @@ def test_a_deploy_goes_live_or_hears_of_the_removal(solo: SoloRig, count: Count)
 
 
 def test_a_removal_steps_back_from_a_deploy_or_stops_it(solo: SoloRig, count: Count) -> None:
-    removals = disturbed(solo, count, "deploy", "remove", 8)
+    removals = disturbed(solo, count, "deploy", "remove", 6)
     for did, operation, came in removals:
         if did == "live":
             assert came.startswith("5: build"), f"removed under a deploy, before {operation}"
@@ -55,7 +52,7 @@ def test_a_removal_steps_back_from_a_deploy_or_stops_it(solo: SoloRig, count: Co
     assert {did[0] for did, _, _ in removals} >= {"l", "5"}
 
 
-@pytest.mark.parametrize(("verb", "times"), [("verify", 5), ("export", 4)])
+@pytest.mark.parametrize(("verb", "times"), [("verify", 3), ("export", 3)])
 def test_a_reader_is_told_of_the_removal_and_of_no_damage(
     solo: SoloRig, count: Count, verb: str, times: int
 ) -> None:
@@ -66,7 +63,7 @@ def test_a_reader_is_told_of_the_removal_and_of_no_damage(
 
 
 def test_who_looks_at_other_builds_too_goes_on(solo: SoloRig, count: Count) -> None:
-    for line in disturbed(solo, count, "remove", "verifyall", 4):
+    for line in disturbed(solo, count, "remove", "verifyall", 3):
         assert line[2] == "done", line
 
 
@@ -74,7 +71,7 @@ def test_a_publish_whose_base_is_removed_is_whole_or_asks_to_be_run_again(
     solo: SoloRig, count: Count
 ) -> None:
     """Which it is when the base goes within its few reads of it; removed builds wait for a day."""
-    publishes = disturbed(solo, count, "remove", "publish", 6)
+    publishes = disturbed(solo, count, "remove", "publish", 5)
     again = [line for line in publishes if line[2].endswith("Run the same command again.")]
     assert all(line[2] == "done" for line in publishes if line not in again), publishes
     assert len(again) < len(publishes) / 2, again
@@ -83,7 +80,7 @@ def test_a_publish_whose_base_is_removed_is_whole_or_asks_to_be_run_again(
 def test_records_that_are_replaced_while_they_are_read_disturb_nobody(
     solo: SoloRig, count: Count
 ) -> None:
-    for verb, times in (("status", 5), ("deploy", 3)):
+    for verb, times in (("status", 3), ("deploy", 2)):
         for line in disturbed(solo, count, "replace", verb, times):
             assert line[2] == "done", line
 
@@ -92,7 +89,7 @@ def test_a_server_that_loses_its_power_is_waited_for_and_had_what_was_reported(
     solo: SoloRig, count: Count
 ) -> None:
     """Its disk was looked at before a client could send anything again: every build on it was
-    whole, and the one that publish had reported was there. It has a grace period of 10 s."""
+    whole, and the one that publish had reported was there."""
     at_end, in_the_middle = disturbed(solo, count, "cut", "publish", 2)
     assert at_end == ("cut: here", "the end", "done")
-    assert in_the_middle[0].startswith("cut: ") and in_the_middle[2] == "done", in_the_middle
+    assert (in_the_middle[0], in_the_middle[2]) == ("cut: not", "done"), in_the_middle
