@@ -35,7 +35,7 @@ _MS_BIND = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 _READING = [re.compile("open_directory packs"), re.compile("open_file [0-9a-f]{16}")]
 """Just before a pack is opened, and just after."""
-_WRITING = re.compile("create manifest")
+_WRITING = re.compile("create manifest.*")
 
 
 def machine(folder: Path, name: str) -> World:
