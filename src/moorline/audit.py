@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 from moorline.build import BuildId
 from moorline.disk import Disk
-from moorline.errors import ConfigError, Mismatch, Problem
+from moorline.errors import ConfigError, Mismatch, NotFound, Problem
 from moorline.layout.index import INDEX_DAMAGED
 from moorline.proof import prove
 from moorline.results import VerifyResult, hint, verified
@@ -21,8 +22,9 @@ def verify_build(store: Store, opened: OpenBuild, progress: Progress) -> VerifyR
     """Every byte of one build."""
     started = time.monotonic()
     manifest = opened.manifest()
+    index_damaged = store.layout == "tree" and not opened.has_index(manifest)
     found = opened.verify(manifest, progress)
-    if store.layout == "tree" and not opened.has_index(manifest):
+    if index_damaged:
         found = replace(found, problems=(Problem(".", INDEX_DAMAGED), *found.problems))
     return verified(opened.build.id, found, opened.path, started)
 
@@ -30,7 +32,8 @@ def verify_build(store: Store, opened: OpenBuild, progress: Progress) -> VerifyR
 def verify_all(store: Store, progress: Progress) -> Iterator[VerifyResult]:
     """Every build, and what bundles pin beside them."""
     for id in sorted(store.ids()):
-        yield _verify_any(store, id, progress)
+        with contextlib.suppress(NotFound):  # it was removed meanwhile
+            yield _verify_any(store, id, progress)
     yield from _verify_kept(store)
 
 

@@ -39,6 +39,9 @@ _NO_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EP
 DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG})
 """Errors for a name that is missing, of another kind than it should be, or larger."""
 
+STALE = frozenset({errno.ESTALE, errno.EBADF})
+"""What was open and another NFS client removed or replaced: servers differ (measured with two)."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -106,7 +106,8 @@ class Publisher:
             reservation.abandon()
             return Repair(self.store, self.progress).complete(source, id, revision, tool)
         try:
-            DirectoryLedger(self.disk, self.store.root).adopt_build(build, reservation.folder)
+            tickets = self.store.folder(b"sequence")
+            DirectoryLedger(self.disk, self.store.root).adopt_build(build, tickets)
         finally:
             reservation.close()
         return Published(build, written)

@@ -7,6 +7,7 @@ whose digest comes from somewhere else. Writing builds is `publishing`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from moorline.build import MOST_SEQUENCE, Build, BuildId, build_id
-from moorline.disk import DAMAGE, AnyPath, Disk, Named
+from moorline.disk import DAMAGE, STALE, AnyPath, Disk, Named
 from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, UnknownFormat
 from moorline.files import (
     make_directories,
@@ -228,6 +229,25 @@ class Store:
     def open_build(self, id: BuildId) -> OpenBuild:
         """The build `id`. Raises NotFound, or Mismatch when its build.json is damaged."""
         try:
+            return self._open_build(id)
+        except (OSError, Mismatch) as error:
+            if isinstance(error, OSError) and error.errno not in STALE:
+                raise
+            self.still_holds(id, error)  # and lists builds/, which refreshes what NFS believes
+            return self._open_build(id)
+
+    def still_holds(self, id: BuildId, error: Optional[BaseException] = None) -> None:
+        """Raises NotFound when build `id` is not there any more: what a reader took for damage was
+        a removal on another machine."""
+        with contextlib.suppress(OSError):
+            if os.fsencode(id) not in {named.name for named in self.listed(b"builds")}:
+                raise NotFound(
+                    f"build {id} was removed from the store at {self.path} while it was read. "
+                    "'moorline builds' lists what is there."
+                ) from error
+
+    def _open_build(self, id: BuildId) -> OpenBuild:
+        try:
             folder = self.disk.open_directory(id, self.folder(b"builds"))
         except FileNotFoundError:
             raise NotFound(
@@ -270,14 +290,14 @@ class Store:
         try:
             folder = self.disk.open_directory(ticket.id, self.folder(b"builds"))
         except OSError as error:
-            if error.errno not in DAMAGE:
+            if error.errno not in DAMAGE | STALE:
                 raise
             return None
         try:
             return read_base(self.disk, folder, ticket.digest)
         except BaseException as error:
             os.close(folder)
-            damaged = isinstance(error, OSError) and error.errno in DAMAGE
+            damaged = isinstance(error, OSError) and error.errno in DAMAGE | STALE
             if damaged or isinstance(error, Mismatch):
                 return None
             raise
@@ -369,7 +389,7 @@ def _is_number(name: bytes) -> bool:
 
 
 class OpenBuild:
-    """One published build, open."""
+    """One published build, open. As a context manager it tells removal from damage: NotFound."""
 
     def __init__(self, store: Store, build: Build, folder: int) -> None:
         self.store = store
@@ -383,8 +403,11 @@ class OpenBuild:
     def __enter__(self) -> OpenBuild:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: Optional[BaseException], *_: object) -> None:
         self.close()
+        stale = isinstance(error, OSError) and error.errno in (errno.ENOENT, *STALE)
+        if stale or isinstance(error, Mismatch):
+            self.store.still_holds(self.build.id, error)
 
     @property
     def path(self) -> str:
@@ -434,7 +457,10 @@ class OpenBuild:
 
     def verify(self, manifest: Manifest, progress: Progress = no_progress) -> Verified:
         """Read everything the store holds of this build and list what differs."""
-        return self.reader(manifest).verify(manifest, progress)
+        found = self.reader(manifest).verify(manifest, progress)
+        if found.problems:
+            self.store.still_holds(self.build.id)
+        return found
 
     def reader(self, manifest: Manifest) -> Reader:
         if self.store.layout == "pack":
