@@ -21,7 +21,8 @@ from moorline.disk import Disk
 from moorline.publishing import Publisher
 from moorline.scan import scan
 from moorline.verifying import verify
-from moorline.store import init_store, open_store
+from moorline.founding import init_store
+from moorline.store import open_store
 
 assert sys.version_info[:2] == (3, 9), sys.version
 store, source, layout = sys.argv[1:]

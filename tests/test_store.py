@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 from fakes import CountingDisk, FailingDisk, ReadOnlyDisk, Stopped, StoppingDisk
+from moorline import succession
 from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound
+from moorline.founding import init_store
 from moorline.manifest import compressed
-from moorline.store import FOLDERS, Newest, init_store, open_store
+from moorline.store import FOLDERS, open_store
+from moorline.succession import Newest
 from stores import listed, make_store, newest, problems, publish
 from trees import snapshot, write_tree
 
@@ -45,7 +48,7 @@ def test_a_new_store(tmp_path: Path, layout: str) -> None:
         assert (store.app, store.layout, store.path) == ("site", layout, str(tmp_path / "a/b"))
         assert store.ids() == []
         assert store.builds() == []
-        assert store.newest(()) == Newest(0, 0)
+        assert succession.newest(store, ()) == Newest(0, 0)
     assert json.loads((tmp_path / "a/b/moorline-store.json").read_text()) == {
         "format": 1,
         "store": store.id,

@@ -25,7 +25,8 @@ from moorline.manifest import STORED, Manifest, compressed
 from moorline.repairing import Published, Repair
 from moorline.reserving import Reservation, draft_of, planned_build
 from moorline.scan import Progress, Source, no_progress
-from moorline.store import Newest, Store
+from moorline.store import Store
+from moorline.succession import Newest, newest
 
 __all__ = ["Published", "Publisher"]
 
@@ -61,7 +62,7 @@ class Publisher:
         """Read what the next build comes after: may be done while the source is hashed."""
         self.close()
         self._ids = self.store.ids()
-        self._newest = self.store.newest(self._ids)
+        self._newest = newest(self.store, self._ids)
 
     def close(self) -> None:
         """Forget what was looked up."""

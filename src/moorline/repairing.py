@@ -25,6 +25,7 @@ from moorline.manifest import (
 from moorline.reserving import Reservation, draft_of, planned_build
 from moorline.scan import Progress, Source, no_progress
 from moorline.store import OpenBuild, Store
+from moorline.succession import newest
 from moorline.verifying import Verified
 
 
@@ -128,7 +129,7 @@ class Repair:
         reservation = Reservation(self.store, id, {})
         try:
             planned = planned_build(id, source, reservation.token, revision, tool)
-            reservation.take_ticket(planned, self.store.newest(()))
+            reservation.take_ticket(planned, newest(self.store, ()))
             token = self.disk.token()
             move_over(
                 self.disk, b"build.json", b"build.json", reservation.folder, folder, token

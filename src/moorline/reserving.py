@@ -19,7 +19,8 @@ from moorline.layout.index import Index, closing, opening
 from moorline.layout.pack import PackDraft
 from moorline.layout.tree_draft import TreeDraft
 from moorline.scan import Source
-from moorline.store import Newest, Store
+from moorline.store import Store
+from moorline.succession import Newest, newest
 
 BEAT_S = 20.0
 
@@ -73,24 +74,24 @@ class Reservation:
                     os.close(fd)
         self._index = self.folder = -1
 
-    def take_ticket(self, planned: Build, newest: Newest) -> Build:
+    def take_ticket(self, planned: Build, last: Newest) -> Build:
         """A sequence number that nobody else has, and a time later than all before it, of which
-        `newest` is the last as far as the caller knows.
+        `last` is the newest as far as the caller knows.
 
         The ticket is the build's own record: sequence/<n> is a hard link to build.json. So it is
         complete before the name exists, and whoever meets the name can read it; and a link that
         reports EEXIST after it had succeeded is recognised by its token.
         """
         for _ in range(1000):
-            created = max(self.started, newest.created + 1)
-            if newest.sequence >= MOST_SEQUENCE or created > MOST_SECONDS:
-                raise _nothing_after(self.store, newest)
-            build = replace(planned, sequence=newest.sequence + 1, created=created)
+            created = max(self.started, last.created + 1)
+            if last.sequence >= MOST_SEQUENCE or created > MOST_SECONDS:
+                raise _nothing_after(self.store, last)
+            build = replace(planned, sequence=last.sequence + 1, created=created)
             write_file(self.disk, b"build.json", build.text(), self.folder, private=True)
             if self._linked(build):
                 return build
             self.disk.unlink(b"build.json", self.folder)
-            newest = self.store.newest(())
+            last = newest(self.store, ())
         raise Error("no sequence number to be had: too many publishes at once. Try again.")
 
     def _linked(self, build: Build) -> bool:

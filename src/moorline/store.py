@@ -1,7 +1,7 @@
-"""The builds of one application on the shared mount: make a store, open it, read what is there.
+"""The builds of one application on the shared mount: open a store, read what is there.
 
 Nothing that is read here is trusted: a build's content counts only as far as it matches a manifest
-whose digest comes from somewhere else. Writing builds is `publishing`.
+whose digest comes from somewhere else. `founding` makes a store, `publishing` writes builds.
 """
 
 from __future__ import annotations
@@ -12,21 +12,17 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Optional
 
 from moorline.build import MOST_SEQUENCE, Build, BuildId, build_id
 from moorline.disk import DAMAGE, STALE, AnyPath, Disk, Named
-from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, Problem, UnknownFormat
+from moorline.errors import ConfigError, Mismatch, NotFound, Problem, UnknownFormat
 from moorline.files import (
-    make_directories,
     read_file,
     replace_file,
-    sync_directory,
-    write_file,
 )
-from moorline.layout import LAYOUTS, Base, Reader, Times, read_base
+from moorline.layout import LAYOUTS, Reader, Times
 from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
@@ -37,9 +33,8 @@ from moorline.manifest import (
     decompressed,
     most_compressed,
 )
-from moorline.record import Record, record_text
+from moorline.record import Record
 from moorline.scan import Progress, no_progress
-from moorline.settings import checked_app
 from moorline.verifying import Verified
 
 STORE_FORMAT = 1
@@ -56,60 +51,6 @@ FOLDERS = (
     b"settings",
     b"ledger",
 )
-
-
-# -- making and opening a store -------------------------------------------------------------------
-
-
-def init_store(disk: Disk, path: AnyPath, *, app: str, layout: str = "pack") -> Store:
-    """Make a store at `path`, or open the one that is there.
-
-    Raises Conflict when it belongs to another application or has another layout, ConfigError when
-    the folder holds something else.
-    """
-    checked_app(app)
-    if layout not in LAYOUTS:
-        raise ConfigError(f"{layout!r} is not a layout. Use 'pack' or 'tree'.")
-    name = os.fsdecode(path)
-    make_directories(disk, path)
-    root = disk.open_directory(path)
-    try:
-        held = {named.name for named in disk.names(root)}
-        strange = held - set(FOLDERS) - {MARKER, b"lost+found"}
-        if MARKER not in held:
-            if any(not s.startswith(b".") for s in strange):
-                raise ConfigError(f"{name} is not empty and no store. Name an empty folder.")
-            for folder in FOLDERS:
-                with contextlib.suppress(FileExistsError):
-                    disk.make_directory(folder, 0o755, root)
-            disk.sync(root)  # who finds the marker finds the folders
-            _mark(disk, root, app, layout)
-        else:
-            disk.sync(root)  # who made it may have died before doing that
-        with contextlib.suppress(PermissionError):
-            sync_directory(disk, os.path.dirname(os.path.abspath(path)))
-    finally:
-        os.close(root)
-    store = open_store(disk, path)
-    if (store.app, store.layout) != (app, layout):
-        store.close()
-        raise Conflict(
-            f"{name} is already a store: of {store.app!r}, layout {store.layout}. "
-            "Use it as it is, or make the new store in another folder."
-        )
-    return store
-
-
-def _mark(disk: Disk, root: int, app: str, layout: str) -> None:
-    """Write the marker, once: of two that make a store at the same time, one wins."""
-    token = disk.token()
-    text = record_text({"format": STORE_FORMAT, "store": token, "app": app, "layout": layout})
-    temporary = b".%s.tmp" % token.encode()
-    write_file(disk, temporary, text, root)
-    with contextlib.suppress(FileExistsError):
-        disk.hard_link(temporary, MARKER, root, root)
-    disk.unlink(temporary, root)
-    disk.sync(root)
 
 
 def open_store(disk: Disk, path: AnyPath, *, app: Optional[str] = None) -> Store:
@@ -152,16 +93,6 @@ def open_store(disk: Disk, path: AnyPath, *, app: Optional[str] = None) -> Store
     except BaseException:
         os.close(root)
         raise
-
-
-@dataclass(frozen=True)
-class Newest:
-    """What the next build comes after: the highest sequence number and time given out (0: none),
-    and the newest build that is there and whole."""
-
-    sequence: int
-    created: int
-    base: Optional[Base] = None
 
 
 class Store:
@@ -270,37 +201,6 @@ class Store:
                 raise Mismatch(f"{error.message} {REPAIR}") from None
             raise
         return OpenBuild(self, build, folder)
-
-    def newest(self, ids: Collection[BuildId], most: int = 16) -> Newest:
-        """What the next build comes after; `ids` are the builds that are listed."""
-        numbers, created = self.tickets(), 0
-        for number in numbers[:most]:
-            ticket = self.read_ticket(number)
-            if ticket is None:
-                continue
-            created = max(created, ticket.created)
-            base = self._base(ticket) if ticket.id in ids else None
-            if base is not None or not ids:
-                return Newest(numbers[0], created, base)
-        return Newest(numbers[0] if numbers else 0, created)
-
-    def _base(self, ticket: Build) -> Optional[Base]:
-        """The build that `ticket` speaks of; None when it is gone, damaged, or another one, which
-        was faster to take the id."""
-        try:
-            folder = self.disk.open_directory(ticket.id, self.folder(b"builds"))
-        except OSError as error:
-            if error.errno not in DAMAGE | STALE:
-                raise
-            return None
-        try:
-            return read_base(self.disk, folder, ticket.digest)
-        except BaseException as error:
-            os.close(folder)
-            damaged = isinstance(error, OSError) and error.errno in DAMAGE | STALE
-            if damaged or isinstance(error, Mismatch):
-                return None
-            raise
 
     def has(self, folder: bytes, name: str, size_bytes: int) -> bool:
         """Whether agent/ or settings/ holds `name`, as long as it should be, and durably."""

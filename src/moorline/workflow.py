@@ -25,6 +25,7 @@ from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, translated
 from moorline.exporting import write_export
 from moorline.files import write_file
+from moorline.founding import init_store
 from moorline.golive import GoLive
 from moorline.history import previous_of
 from moorline.layout import Written
@@ -52,7 +53,7 @@ from moorline.scan import (
     scan,
 )
 from moorline.settings import Hook, Settings, settings_of
-from moorline.store import OpenBuild, Store, init_store, open_store
+from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target, open_target
 from moorline.wanted import Wanted, back_to, from_words, host_policy
 

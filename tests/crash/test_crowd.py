@@ -20,7 +20,8 @@ from crash.invariants import store_litter
 from moorline import agent
 from moorline.disk import Disk
 from moorline.errors import NotFound
-from moorline.store import init_store, open_store
+from moorline.founding import init_store
+from moorline.store import open_store
 from moorline.target import open_target
 
 ROLES = ("publisher",) * 3 + ("deployer",) * 3 + ("rollbacker", "verifier", "cleaner", "cleaner")

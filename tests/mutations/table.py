@@ -120,7 +120,7 @@ BARRIERS = (
     mutation("no fsync of ledger/ with a new folder", "I4",
              ("ledger/directory.py", "            if make:\n", "            if not make:\n"),
              by=f"{POWER}[pin-pack]"),
-    left_out("a store that a dead run made is not made durable", "I1", "store.py",
+    left_out("a store that a dead run made is not made durable", "I1", "founding.py",
              "            disk.sync(root)  # who made it may have died before doing that\n",
              by=f"{AFTER}[init-pack]"),
     mutation("an error of close is overlooked", "I1",
@@ -199,8 +199,8 @@ ORDERS = (
               '(b"builds", b"incoming", b"trash")'),
              by=f"{HALVES}[publish, cleaner, pack]"),
     mutation("a store has its marker before its folders", "I1",
-             ("store.py", "            disk.sync(root)  # who finds the marker finds the folders\n",
-              ""),
+             ("founding.py",
+              "            disk.sync(root)  # who finds the marker finds the folders\n", ""),
              by=f"{POWER}[init-pack]"),
 )  # fmt: skip
 
