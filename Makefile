@@ -10,7 +10,7 @@ DEV := $(VENV)/.dev-stamp
 PM2 := $(VENV)/.pm2-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-nfs check lint format wheel pyz clean clean-venv
+.PHONY: help venv demo test test-all test-nfs mutations check lint format wheel pyz clean clean-venv
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +23,14 @@ demo: $(RUNTIME) ## install into .venv and run the demonstration
 test: $(DEV) ## the fast tests
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
-test-all: $(DEV) $(PM2) ## every test but those of test-nfs
-	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/nfs
+test-all: $(DEV) $(PM2) ## every test; .ci/run names the packages that they need
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# Debian: apt-get install user-mode-linux nfs-kernel-server nfs-common kmod iproute2 e2fsprogs
-#         nfs-ganesha nfs-ganesha-vfs gcc libc6-dev fuse3
-test-nfs: $(DEV) ## the tests on real NFS mounts: need root and the packages named in the Makefile
+test-nfs: $(DEV) ## of these the tests on real NFS mounts
 	$(BIN)/python -m pytest tests/nfs
+
+mutations: $(DEV) ## break the source on purpose, and see that a test notices each time
+	$(BIN)/python tests/mutations/run.py
 
 check: lint test ## format, lint, types, fast tests: run this before a commit
 

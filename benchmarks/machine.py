@@ -59,13 +59,14 @@ class Machine:
 
 
 def file_system(folder: Path) -> str:
-    """The type of the file system that holds `folder`: its longest mount point decides."""
+    """The type of the file system that holds `folder`: its longest mount point decides. One that
+    lies in a file is named as that: what is written goes through two of them."""
     best, kind = "", "unknown"
     for line in Path("/proc/mounts").read_text().splitlines():
-        _, point, type_, *_ = line.split()
+        device, point, type_, *_ = line.split()
         inside = str(folder.resolve()).startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
-            best, kind = point, type_
+            best, kind = point, type_ + (" in a file" if "/loop" in device else "")
     return kind
 
 

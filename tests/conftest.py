@@ -1,7 +1,7 @@
 """Fixtures that many tests share; fakes are in fakes.py, trees in trees.py.
 
-The hooks of counts.py are imported here and nowhere else: with xdist only this conftest is loaded
-in the process that prints the summary.
+The hooks of counts.py and one_worker.py are imported here and nowhere else: with xdist only this
+conftest is loaded in the process that hands out the tests and prints the summary.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from hypothesis import HealthCheck, settings
 
 from counts import Count, pytest_runtest_logreport, pytest_terminal_summary
 from moorline import wanted
+from one_worker import pytest_xdist_make_scheduler
 from trees import SITE, write_tree
 from world import World
 
-__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
+__all__ = [
+    "pytest_runtest_logreport",
+    "pytest_terminal_summary",
+    "pytest_xdist_make_scheduler",
+]
 
 # No deadline: two cores are shared with other jobs, and a slow example is no finding.
 settings.register_profile(

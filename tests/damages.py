@@ -30,6 +30,13 @@ def swap_for_link(path: Path) -> None:
     path.symlink_to("../outside")
 
 
+def swap(path: Path, other: Path) -> None:
+    aside = path.with_name("aside")
+    path.rename(aside)
+    other.rename(path)
+    aside.rename(other)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
     "extra file": (lambda s: (s / "img/x").touch(), {"img/x": "extra file"}),
     "extra directory": (lambda s: (s / "x/y").mkdir(parents=True), {"x": "extra directory"}),
@@ -45,6 +52,41 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
     "changed byte": (
         lambda s: (s / "index.html").write_bytes(b"<h1>oNe</h1>"),
         {"index.html": "content differs"},
+    ),
+    "renamed file": (
+        lambda s: (s / "index.html").rename(s / "index.htm"),
+        {"index.htm": "extra file", "index.html": "missing"},
+    ),
+    "renamed link": (
+        lambda s: (s / "img/logo.png").rename(s / "logo.png"),
+        {"img/logo.png": "missing", "logo.png": "extra link"},
+    ),
+    "renamed directory": (
+        lambda s: (s / "css").rename(s / "CSS"),
+        {
+            "CSS": "extra directory",
+            "css": "missing",
+            "css/empty.css": "missing",
+            "css/site.css": "missing",
+        },
+    ),
+    "swapped files": (
+        lambda s: swap(s / "index.html", s / "css/site.css"),
+        {
+            "css/site.css": "has more bytes, should be 6",
+            "index.html": "has 6 bytes, should be 12",
+        },
+    ),
+    "file swapped with a link to it": (
+        lambda s: swap(s / "img/a.png", s / "img/logo.png"),
+        {
+            "img/a.png": "is a link, should be a file",
+            "img/logo.png": "is a file, should be a link",
+        },
+    ),
+    "swapped directories": (
+        lambda s: swap(s / "spare", s / "bin"),
+        {"bin/run": "missing", "spare/run": "extra file"},
     ),
     "longer": (
         lambda s: (s / "index.html").write_bytes(b"<h1>one</h1>!"),
@@ -65,6 +107,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
     "mode of a file": (
         lambda s: (s / "index.html").chmod(0o664),
         {"index.html": "mode is 664, should be 644"},
+    ),
+    "unreadable": (
+        lambda s: (s / "index.html").chmod(0),
+        {"index.html": "mode is 0, should be 644"},
     ),
     "setuid": (
         lambda s: (s / "bin/run").chmod(0o4755),

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 from fakes import CountingDisk
+from moorline import succession
 from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Problem
+from moorline.founding import init_store
 from moorline.publishing import Published, Publisher
 from moorline.scan import Rules, scan
-from moorline.store import init_store, open_store
+from moorline.store import open_store
 
 
 def make_store(path: Path, layout: str = "pack") -> Path:
@@ -58,7 +60,7 @@ def times(store: Path, id: str) -> dict[str, int]:
 def newest(store: Path) -> str | None:
     """The build that the next one would take over from."""
     with open_store(CountingDisk(), store) as opened:
-        base = opened.newest(opened.ids()).base
+        base = succession.newest(opened, opened.ids()).base
     if base is None:
         return None
     name = os.path.basename(os.readlink(f"/proc/self/fd/{base.folder}"))

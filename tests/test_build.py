@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorline.build import (
+    MOST_SECONDS,
+    MOST_SEQUENCE,
     Build,
     BuildId,
     Pin,
@@ -26,6 +28,9 @@ DIGEST = "a1" * 32
 TOKEN = "0123456789abcdef"
 ids = st.from_regex(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z"), fullmatch=True).map(build_id)
 short_texts = st.text(max_size=30).filter(lambda text: "\0" not in text)
+places = st.just("") | st.from_regex(
+    re.compile(r"(?:releases|/mnt/store/builds)/[A-Za-z0-9][a-z0-9-]{0,9}/tree\Z"), fullmatch=True
+).map(lambda place: place.replace("/tree", ".7") if place.startswith("r") else place)
 numbers = st.integers(0, 1 << 40)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 tokens = st.binary(min_size=8, max_size=8).map(bytes.hex)
@@ -35,9 +40,9 @@ builds = st.builds(
     id=ids,
     digest=digests,
     manifest_bytes=numbers,
-    sequence=numbers,
+    sequence=st.integers(0, MOST_SEQUENCE),
     token=tokens,
-    created=numbers,
+    created=st.integers(0, MOST_SECONDS),
     files=numbers,
     size_bytes=numbers,
     revision=short_texts,
@@ -52,10 +57,10 @@ releases = st.builds(
     mode=st.sampled_from(("copy", "link")),
     source=st.sampled_from(("bundle", "s3", "share")),
     time=numbers,
-    place=short_texts,
+    place=places,
     manifest_bytes=numbers,
-    settings=short_texts,
-    agent=short_texts,
+    settings=st.just("") | digests,
+    agent=st.just("") | digests,
     deployment=short_texts,
     stage=short_texts,
     reason=short_texts,
@@ -195,6 +200,7 @@ def test_the_fields_of_a_build_json() -> None:
         {"digest": None},
         {"token": "x"},
         {"sequence": -1},
+        {"sequence": MOST_SEQUENCE + 1},
         {"sequence": True},
         {"sequence": "1"},
         {"files": 1.5},

@@ -94,7 +94,7 @@ def test_an_ordinary_bundle_fits_with_all_its_words() -> None:
 
     assert len(zip_bytes(files)) < 970
     assert b"\nr='/srv/site'\n" in files[DEPLOY]
-    assert b"\ncp $r/.moorline/agents/" in files[DEPLOY]
+    assert b" $r/.moorline/agents/" in files[DEPLOY]
     assert b"deploy failed: no agent" in files[DEPLOY]
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from rich.console import Console
 
-from moorline import demo, wanted
+from moorline import demo, demo_table, wanted
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, NotFound, SourceRefused
 from moorline.manifest import Manifest, difference
@@ -175,7 +175,7 @@ def test_it_shows_every_step_and_what_it_comes_to(shown: Shown) -> None:
     assert {step["step"] for step in result["steps"] if step["classic"]} == COMPARED
     assert all(step["seconds"] > 0 for step in result["steps"])
     assert json.loads(json.dumps(result)) == result
-    assert all(demo._STEPS[step] in text for step in STEPS)
+    assert all(demo_table.STEPS[step] in text for step in STEPS)
     faster, fewer = text.splitlines()[-3:-1]
     assert "times faster" in faster
     assert "times fewer bytes" in fewer

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes import CountingDisk, FailingDisk, Stopped, StoppingDisk
-from moorline.disk import Disk
+from moorline.disk import AnyPath, Disk
 from moorline.files import (
     make_directories,
     read_file,
@@ -46,6 +46,28 @@ def test_a_small_file_has_a_limit(tmp_path: Path, disk: Disk) -> None:
     assert caught.value.errno == errno.EFBIG
     (tmp_path / "empty").touch()
     assert read_file(disk, tmp_path / "empty", most=0) == b""
+
+
+class Believing(Disk):
+    """As an NFS client: opens the file that a name meant, until it looks the name up."""
+
+    looked = False
+
+    def stat(self, path: AnyPath, at: int | None = None) -> os.stat_result:
+        self.looked = True
+        return super().stat(path, at)
+
+    def open_file(self, path: AnyPath, at: int | None = None) -> tuple[int, os.stat_result]:
+        if not self.looked:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return super().open_file(path, at)
+
+
+def test_a_small_file_that_was_replaced_or_removed_by_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"new")
+    assert read_file(Believing(), tmp_path / "f") == b"new"
+    with pytest.raises(FileNotFoundError):
+        read_file(Believing(), tmp_path / "gone")
 
 
 def test_an_error_of_close_is_an_error_of_the_write(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ cli.main()
 """
 
 
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_cleans_up_and_says_what_remains(number: signal.Signals) -> None:
     command = [sys.executable, "-c", WAITING, "publish", "d", "--store", "s"]
@@ -53,8 +54,8 @@ def test_an_interrupted_run_cleans_up_and_says_what_remains(number: signal.Signa
 
     assert (process.returncode, stdout) == (130, "")
     assert stderr == (
-        "cleaned\nmoorline: interrupted. What was unfinished is in the store's incoming/ and will "
-        "be cleaned; everything published or live is as it was.\n"
+        "cleaned\nmoorline: interrupted. What was published or live before still is, as it was. "
+        "Run the same command again: nothing that this run left unfinished is taken for done.\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import random
@@ -19,7 +20,7 @@ from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Mismatch
 from moorline.layout import pack as pack_module
-from moorline.layout.index import HEADER, Index, Place, Row, closing, opening, packs_named
+from moorline.layout.index import HEADER, Index, Place, Row, Rows, closing, opening, packs_named
 from moorline.layout.pack import REVERIFY_S, Packs
 from moorline.manifest import Manifest
 from moorline.packing import MOST_PACKS, RATIO
@@ -44,7 +45,7 @@ def put_index(store: Path, id: str, index: Index) -> None:
 
 
 def manifest_of(store: Path, id: str) -> Manifest:
-    return Manifest.parse((store / "builds" / id / "manifest").read_bytes())
+    return Manifest.parse(gzip.decompress((store / "builds" / id / "manifest.gz").read_bytes()))
 
 
 def places_of(store: Path, id: str) -> dict[str, Place]:
@@ -71,7 +72,7 @@ def indexes(draw: st.DrawFn) -> Index:
         offset = draw(st.integers(0, sizes[token])) if token else 0
         rows.append(Row(token, offset, draw(times), draw(times)))
     used = {row.pack for row in rows}
-    return Index({token: sizes[token] for token in sizes if token in used}, rows)
+    return Index({token: sizes[token] for token in sizes if token in used}, Rows.of(rows))
 
 
 @given(indexes())
@@ -151,8 +152,8 @@ def test_an_index_that_is_none_is_refused(text: bytes) -> None:
 def test_the_index_of_the_last_test_is_good() -> None:
     token = "00000000000000aa"
     index = Index.parse(HEADER + PACK + line("0", 0) + line("-", 0))
-    assert index == Index({token: 10}, [Row(token, 0, 5, 6), Row("", 0, 5, 6)])
-    assert Index.parse(HEADER) == Index({}, [])
+    assert index == Index({token: 10}, Rows.of([Row(token, 0, 5, 6), Row("", 0, 5, 6)]))
+    assert Index.parse(HEADER) == Index({}, Rows.of([]))
     assert index.places([("a", 10), ("b", 0)]) == {
         "a": Place(token, 0, 10, 5), "b": Place("", 0, 0, 5)
     }  # fmt: skip
@@ -197,9 +198,8 @@ def test_a_damaged_index_is_found_and_mended(store: Path, site: Path, damage: st
         opened.open_build(build_id("1")) as build,
         pytest.raises(Mismatch),
     ):
-        list(build.reader(build.manifest()).contents(build.manifest().files))
-    if damage == "a directory":
-        (store / "builds/1/index").rmdir()  # a rename does not replace one: left to a person
+        for _, chunks in build.reader(build.manifest()).contents(build.manifest().files):
+            list(chunks)
     assert publish(store, site, "1").written.repaired
     assert problems(store, "1") == ()
     assert content(store, "1") == good
@@ -222,7 +222,7 @@ def test_an_index_that_points_at_other_bytes_is_found_and_mended(store: Path, si
     a, b = (number_of(store, "1", path) for path in (b"a", b"b"))
     rows = list(index.rows)
     rows[a], rows[b] = rows[b], rows[a]
-    put_index(store, "1", Index(index.packs, rows))
+    put_index(store, "1", Index(index.packs, Rows.of(rows)))
     assert [p.path for p in problems(store, "1")] == ["a", "b"]
     assert all("is damaged here" in p.problem for p in problems(store, "1"))
     publish(store, site, "1")
@@ -236,7 +236,7 @@ def test_an_index_that_claims_more_than_its_pack_holds(store: Path, site: Path) 
     size, rows = index.packs[token] + 1000, list(index.rows)
     number = number_of(store, "1", b"index.html")
     rows[number] = rows[number]._replace(offset=size - 12)
-    put_index(store, "1", Index({token: size}, rows))
+    put_index(store, "1", Index({token: size}, Rows.of(rows)))
     assert [p.path for p in problems(store, "1")] == ["index.html"]
     publish(store, site, "2")
     assert problems(store, "2") == ()
@@ -390,7 +390,7 @@ def test_a_pack_that_is_missing_is_written_anew(store: Path, site: Path) -> None
 def aged(store: Path, id: str, seconds: int) -> None:
     index = index_of(store, id)
     older = [row._replace(proved=row.proved - seconds) for row in index.rows]
-    put_index(store, id, Index(index.packs, older))
+    put_index(store, id, Index(index.packs, Rows.of(older)))
 
 
 def damage(store: Path, data: bytes) -> None:

@@ -11,8 +11,9 @@ import pytest
 from fakes import CountingDisk, FailingDisk, Stopped, StoppingDisk
 from moorline.build import Build, BuildId, Pin, TargetRecord
 from moorline.errors import ConfigError
+from moorline.founding import init_store
 from moorline.ledger.directory import DirectoryLedger
-from moorline.store import init_store, open_store
+from moorline.store import open_store
 from world import World
 
 DIGEST = "d1" * 32

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import posixpath
 import random
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import assume, given
@@ -18,10 +21,13 @@ from moorline.manifest import (
     LINK,
     Entry,
     Manifest,
+    compressed,
+    decompressed,
     difference,
     escape,
     how_changed,
     link_leaves,
+    most_compressed,
     shown,
     unescape,
 )
@@ -399,3 +405,57 @@ def test_a_trusted_digest_does_not_make_a_hostile_path_good(path: bytes) -> None
     hostile = text(line(path))
     with pytest.raises(Mismatch, match="impossible entry"):
         Manifest.parse(hostile, hashlib.sha256(hostile).hexdigest())
+
+
+# -- as it lies in a store ------------------------------------------------------------------------
+
+
+@given(manifests())
+def test_a_manifest_survives_being_stored_and_any_gzip_reads_it(manifest: Manifest) -> None:
+    stored = compressed(manifest.text)
+    assert decompressed(stored, len(manifest.text)) == manifest.text
+    assert gzip.decompress(stored) == manifest.text
+    assert len(stored) <= most_compressed(len(manifest.text))
+
+
+@given(manifests(), st.data())
+def test_a_changed_bit_is_refused_or_changes_nothing(
+    manifest: Manifest, data: st.DataObject
+) -> None:
+    """Nothing: deflate pads its last byte with bits that say nothing."""
+    stored = bytearray(compressed(manifest.text))
+    bit = data.draw(st.integers(0, len(stored) * 8 - 1))
+    stored[bit // 8] ^= 1 << bit % 8
+    try:
+        read = decompressed(bytes(stored))
+    except Mismatch:
+        return
+    trailer_bytes = 8  # CRC-32 and length, RFC 1952
+    assert bit // 8 == len(stored) - trailer_bytes - 1
+    assert read == manifest.text
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda data: data[:-1], lambda data: data + b"\0", lambda data: data * 2, lambda data: b"",
+    lambda data: gzip.decompress(data), lambda data: gzip.compress(gzip.decompress(data)),
+])  # fmt: skip
+def test_what_is_not_exactly_one_gzip_file_of_ours_is_refused(
+    spoil: Callable[[bytes], bytes],
+) -> None:
+    with pytest.raises(Mismatch, match="gzip"):
+        decompressed(spoil(compressed(HEADER + b"d 755 0 - .\n")))
+
+
+@pytest.mark.parametrize("noise", [b"", bytes(1 << 20), random.Random(1).randbytes(1 << 20)])
+def test_the_length_of_any_text_is_bounded(noise: bytes) -> None:
+    assert len(compressed(noise)) <= most_compressed(len(noise))
+
+
+def test_a_bomb_costs_no_more_memory_than_a_manifest_may_have() -> None:
+    bomb = compressed(bytes(32 << 20))
+    tracemalloc.start()
+    with pytest.raises(Mismatch, match="at most 1000 bytes"):
+        decompressed(bomb, 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 << 20

@@ -20,7 +20,7 @@ from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Error, Mismatch
 from moorline.layout import Draft, Times
 from moorline.manifest import Entry, Manifest
-from moorline.place import Held, Placed, Placement
+from moorline.place import Held, Placed, Placement, hash_workers
 from moorline.scan import Progress, no_progress, scan
 from moorline.verifying import Verified, verify
 from trees import SITE, Content, file_entry, write_tree
@@ -482,9 +482,13 @@ def place(
         Held(os.open(path, os.O_RDONLY), partial(getattr, kept, "text")) for path, kept in held
     ]
     times = {entry.path: 1_700_000_000 for entry in manifest.files}
+    hashers = hash_workers(disk, fd, files=len(manifest.files), size_bytes=manifest.size_bytes)
     try:
-        return Placement(disk, fd, manifest, times, reader, folders, None, no_progress).run()
+        return Placement(
+            disk, fd, manifest, times, reader, folders, None, no_progress, hashers
+        ).run()
     finally:
+        hashers.close()
         for one in (fd, *(release.folder for release in folders)):
             os.close(one)
 
@@ -511,7 +515,7 @@ def test_every_path_of_every_wrong_content_is_listed(tmp_path: Path) -> None:
     assert caught.value.problems == (
         ("a", "content differs"),
         ("b", "content differs"),
-        ("c", "has 2 bytes"),
+        ("c", "has 2 bytes, should be 3"),
     )
 
 

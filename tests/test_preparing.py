@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from moorline.errors import (
     ConfigError,
     Conflict,
     Error,
+    Interrupted,
     Mismatch,
     NotFound,
     Problem,
@@ -114,7 +116,8 @@ def test_a_changed_pack_is_refused(on_a: World, hurt: Callable[[Path], object]) 
 
     assert set(error.problems) <= {
         Problem("index.html", "content differs"), Problem("new.txt", "content differs"),
-        Problem("index.html", "has 0 bytes"), Problem("new.txt", "has 0 bytes"),
+        Problem("index.html", "has 0 bytes, should be 13"),
+        Problem("new.txt", "has 0 bytes, should be 3"),
     }  # fmt: skip
     assert "new.txt" in [problem.path for problem in error.problems]
     assert (on_a.record().current, on_a.record().deploying) == ("a", None)
@@ -147,7 +150,7 @@ def test_an_index_that_leads_out_of_the_store_is_refused(on_a: World) -> None:
 
 def test_a_manifest_that_names_other_content_is_refused(on_a: World) -> None:
     """Even one that is well formed, as somebody who may write the share would make it."""
-    manifest, other = (on_a.store / "builds" / id / "manifest" for id in "ba")
+    manifest, other = (on_a.store / "builds" / id / "manifest.gz" for id in "ba")
     manifest.write_bytes(other.read_bytes())
     refused(on_a, Mismatch, "the manifest of build b .* is not the one that CI made")
 
@@ -160,7 +163,7 @@ def test_a_manifest_that_names_other_content_is_refused(on_a: World) -> None:
     ],
 )  # fmt: skip
 def test_a_changed_manifest_is_refused(on_a: World, hurt: Callable[[Path], object]) -> None:
-    hurt(on_a.store / "builds" / "b" / "manifest")
+    hurt(on_a.store / "builds" / "b" / "manifest.gz")
     refused(on_a, Mismatch)
 
 
@@ -449,7 +452,7 @@ def test_waiting_for_a_build_is_not_taken_for_a_dead_share(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("moorline.preparing.time.sleep", sleep)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="nothing is live"):
         world.deploy("a")
     assert slept[0] < 1
 
@@ -491,7 +494,7 @@ class Hanging(Forking):
     """A share whose server is gone: opening a manifest in the store never returns."""
 
     def open_file(self, path: AnyPath, at: int | None = None) -> tuple[int, os.stat_result]:
-        if path == b"manifest":
+        if path == b"manifest.gz":
             os.close(at or 0)
             os.read(os.pipe()[0], 1)
         return super().open_file(path, at)
@@ -775,6 +778,17 @@ def test_the_host_s_own_word_is_kept(world: World, policy: str, message: str) ->
     world.publish("b", SITE_B, hooks={"check": [{"run": ["true"], "user": "nobody"}]})
     (world.here / "etc-moorline.toml").write_text(policy)
     assert refused(world, ConfigError, message).exit_code == 2
+
+
+def test_a_hook_that_names_no_user_is_who_deploys(world: World) -> None:
+    """Else a bundle could run as root what it may not run as www-data."""
+    world.publish("a")
+    world.deploy("a")
+    world.publish("b", SITE_B, hooks={"after_switch": [{"run": ["true"]}]})
+    (world.here / "etc-moorline.toml").write_text('users = ["www-data"]')
+    refused(world, ConfigError, f"A hook without 'user' runs as {getpass.getuser()}.")
+    (world.here / "etc-moorline.toml").write_text(f'users = ["{getpass.getuser()}"]')
+    assert world.deploy("b").live == "b"
 
 
 def test_the_host_s_store_wins(on_a: World) -> None:

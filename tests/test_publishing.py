@@ -18,7 +18,7 @@ import pytest
 
 from damages import becomes
 from fakes import ActingDisk, CountingDisk, FailingDisk, Stopped, StoppingDisk
-from moorline import publishing
+from moorline import reserving
 from moorline.build import Build, build_id
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, UnknownFormat
@@ -182,7 +182,7 @@ def test_a_later_publish_may_die_at_any_operation(second: Scene) -> None:
 def damage(store: Path, what: str) -> None:
     build = store / "builds" / "new"
     if what == "manifest":
-        os.truncate(build / "manifest", 30)
+        os.truncate(build / "manifest.gz", 30)
     elif what == "record":
         os.truncate(build / "build.json", 30)
     elif (build / "tree").exists():
@@ -484,14 +484,15 @@ def test_everything_is_durable_before_the_one_rename(second: Scene) -> None:
     commit = events.index("rename new")
     assert [e for e in events if e.startswith("rename")] == ["rename new"]
     assert events[commit:] == [
-        "rename new", "sync builds", "sync incoming", "link new.json", "sync builds"
+        *("rename new", "sync builds", "sync incoming"),
+        *("sync ledger", "link new.json", "sync builds"),
     ]  # fmt: skip
-    for name in ("manifest", "index", "build.json"):
+    for name in ("manifest.gz", "index", "build.json"):
         assert events.index(f"create {name}") < events.index(f"sync {name}") < commit
     assert events[commit - 1] == f"sync new.{token}", "the names in the folder, last of all"
     ticket = events.index("link 2")
     assert events.index("sync build.json") < ticket < events.index("sync sequence") < commit
-    assert events.index("sync manifest") < ticket
+    assert events.index("sync manifest.gz") < ticket
     completed = commit - events[commit::-1].index("sync index")
     assert ticket < completed < commit, "the index is begun first, and completed after the ticket"
     if scene.layout == "pack":
@@ -533,13 +534,13 @@ def test_the_time_of_a_build_is_the_stores_and_goes_forward(scene: Scene) -> Non
 def test_a_long_publish_shows_that_it_is_alive(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "BEAT_S", -1.0)
+    monkeypatch.setattr(reserving, "BEAT_S", -1.0)
     disk = CountingDisk()
     scene.publish("new", scene.new, disk)
     beats = [name for name, _ in disk.operations].count("set_times")
     files = 3 if scene.layout == "tree" else 0
     assert beats >= files + 2
-    monkeypatch.setattr(publishing, "BEAT_S", 1000.0)
+    monkeypatch.setattr(reserving, "BEAT_S", 1000.0)
     disk = CountingDisk()
     scene.publish("again", scene.new, disk)
     assert [name for name, _ in disk.operations].count("set_times") <= 1
@@ -617,6 +618,55 @@ def test_a_number_that_is_never_to_be_had_ends_in_an_error(
         scene.publish("new", scene.new, disk)
     assert disk.tries == 1000
     assert listed(store) == leftovers(store) == []
+
+
+# -- the commit -----------------------------------------------------------------------------------
+
+
+class Committing(CountingDisk):
+    """The rename to builds/new ends as `how` says, which gets the rename itself and its source."""
+
+    def __init__(self, how: Callable[[Callable[[], None], Path], None]) -> None:
+        super().__init__()
+        self.how = how
+
+    def rename(
+        self, source: AnyPath, path: AnyPath, source_at: int | None = None, at: int | None = None
+    ) -> None:
+        if os.fsdecode(path) != "new":
+            super().rename(source, path, source_at, at)
+            return
+        staged = Path(os.readlink(f"/proc/self/fd/{source_at}"), os.fsdecode(source))
+        self.how(lambda: Disk.rename(self, source, path, source_at, at), staged)
+
+
+def test_a_commit_that_says_enoent_after_it_succeeded_is_recognised(scene: Scene) -> None:
+    """NFS repeats a request whose answer was lost."""
+
+    def twice(rename: Callable[[], None], staged: Path) -> None:
+        rename()
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+
+    store = scene.fresh()
+    done = scene.publish("new", scene.new, Committing(twice))
+    assert not done.already
+    assert sound(store) == ["new"]
+    assert leftovers(store) == []
+
+
+def test_a_build_of_another_publish_is_not_taken_for_this_one(scene: Scene) -> None:
+    """A cleaner took what was silent for too long; then another publish took the id."""
+
+    def cleaned(rename: Callable[[], None], staged: Path) -> None:
+        staged.rename(store / "trash" / f"{staged.name}.{'0' * 16}.1")
+        scene.publish("new", scene.other)
+        rename()
+
+    store = scene.fresh()
+    with pytest.raises(FileNotFoundError):
+        scene.publish("new", scene.new, Committing(cleaned))
+    assert sound(store) == ["new"]
+    assert content(store, "new")["d/b"] == b"other"
 
 
 # -- what is written down -------------------------------------------------------------------------
@@ -698,7 +748,7 @@ def test_without_a_manifest_nobody_says_what_a_build_was(scene: Scene) -> None:
     store = scene.fresh()
     scene.publish("new", scene.new)
     (store / "builds/new/build.json").write_text("{}")
-    (store / "builds/new/manifest").unlink()
+    (store / "builds/new/manifest.gz").unlink()
     with pytest.raises(Error, match="The build is damaged"):
         scene.publish("new", scene.new)
     assert (store / "builds/new/build.json").read_text() == "{}"

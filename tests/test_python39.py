@@ -21,7 +21,8 @@ from moorline.disk import Disk
 from moorline.publishing import Publisher
 from moorline.scan import scan
 from moorline.verifying import verify
-from moorline.store import init_store, open_store
+from moorline.founding import init_store
+from moorline.store import open_store
 
 assert sys.version_info[:2] == (3, 9), sys.version
 store, source, layout = sys.argv[1:]
@@ -44,7 +45,7 @@ with open(source + "/d/f7", "wb") as file:
 written = publish("2")
 assert (written.new_files, written.linked_files) == (1, 499), written
 assert wrong("1") == wrong("2") == ()
-os.unlink(store + "/builds/2/manifest")
+os.unlink(store + "/builds/2/manifest.gz")
 assert publish("2").repaired == 1
 assert wrong("2") == ()
 manifest = scan(Disk(), source).manifest

@@ -462,7 +462,9 @@ WAYS: dict[str, Callable[[Job], Workers]] = {
 def use(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     for module in (scan_module, verifying_module):
         monkeypatch.setattr(
-            module, "workers", lambda job, *, files, size_bytes, latency_s=0.0: WAYS[way](job)
+            module,
+            "workers",
+            lambda job, *, files, size_bytes, latency_s=0.0, depth=1: WAYS[way](job),
         )
 
 

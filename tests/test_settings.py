@@ -481,9 +481,12 @@ def test_every_accepted_policy_means_the_same_to_a_toml_reader(text: str) -> Non
     assert not said
 
 
-def deploys(policy: HostPolicy, root: str = "/srv/www", mode: str = "copy", **tables: Any) -> bool:
+def deploys(
+    policy: HostPolicy, root: str = "/srv/www", mode: str = "copy", user: str = "www-data",
+    **tables: Any,
+) -> bool:  # fmt: skip
     try:
-        policy.check(settings_of(tables, app="site"), root, mode)
+        policy.check(settings_of(tables, app="site"), root, mode, user)
     except ConfigError as error:
         assert "/etc/moorline.toml" in error.message
         return False
@@ -513,3 +516,7 @@ def test_a_policy_restricts_modes_and_users() -> None:
     for moment in ("before_switch", "after_switch", "check"):
         assert deploys(policy, hooks={moment: [{**run, "user": "www-data"}]})
         assert not deploys(policy, hooks={moment: [run, {**run, "user": "root"}]})
+        assert not deploys(policy, user="root", hooks={moment: [run]})
+        assert deploys(HostPolicy(users=("root",)), user="root", hooks={moment: [run]})
+    asks = {"check": [{"url": "http://127.0.0.1/"}]}
+    assert deploys(policy, user="root", hooks=asks), "an address is asked by nobody's program"

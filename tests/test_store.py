@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -14,10 +15,14 @@ from pathlib import Path
 import pytest
 
 from fakes import CountingDisk, FailingDisk, ReadOnlyDisk, Stopped, StoppingDisk
+from moorline import succession
 from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound
-from moorline.store import FOLDERS, Newest, init_store, open_store
+from moorline.founding import init_store
+from moorline.manifest import compressed
+from moorline.store import FOLDERS, open_store
+from moorline.succession import Newest
 from stores import listed, make_store, newest, problems, publish
 from trees import snapshot, write_tree
 
@@ -43,7 +48,7 @@ def test_a_new_store(tmp_path: Path, layout: str) -> None:
         assert (store.app, store.layout, store.path) == ("site", layout, str(tmp_path / "a/b"))
         assert store.ids() == []
         assert store.builds() == []
-        assert store.newest(()) == Newest(0, 0)
+        assert succession.newest(store, ()) == Newest(0, 0)
     assert json.loads((tmp_path / "a/b/moorline-store.json").read_text()) == {
         "format": 1,
         "store": store.id,
@@ -324,8 +329,8 @@ def test_an_error_of_the_disk_is_not_taken_for_a_missing_build(built: Path) -> N
 
 
 def test_a_manifest_counts_only_with_its_digest(built: Path) -> None:
-    path = built / "builds/2/manifest"
-    good = path.read_bytes()
+    path = built / "builds/2/manifest.gz"
+    good = gzip.decompress(path.read_bytes())
     with open_store(Disk(), built) as store, store.open_build(build_id("2")) as build:
         assert build.manifest().text == good
         assert build.manifest(hashlib.sha256(good).hexdigest(), len(good)).text == good
@@ -335,20 +340,29 @@ def test_a_manifest_counts_only_with_its_digest(built: Path) -> None:
             build.manifest(build.build.digest, len(good) - 1)
 
 
+def zcat(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes())
+
+
 MANIFEST_DAMAGES: dict[str, Callable[[Path], object]] = {
     "missing": lambda p: p.unlink(),
     "empty": lambda p: p.write_bytes(b""),
-    "a byte": lambda p: p.write_bytes(p.read_bytes().replace(b"644", b"755", 1)),
+    "a mode": lambda p: p.write_bytes(compressed(zcat(p).replace(b"644", b"755", 1))),
+    "plain text": lambda p: p.write_bytes(zcat(p)),
+    "another header": lambda p: p.write_bytes(gzip.compress(zcat(p))),
     "cut": lambda p: os.truncate(p, 50),
-    "longer": lambda p: p.write_bytes(p.read_bytes() + b"d 755 0 - zz\n"),
-    "a link": lambda p: replaced(p, lambda q: q.symlink_to("../1/manifest")),
+    "longer": lambda p: p.write_bytes(compressed(zcat(p) + b"d 755 0 - zz\n")),
+    "something after its end": lambda p: p.write_bytes(p.read_bytes() + b"\0"),
+    "twice": lambda p: p.write_bytes(p.read_bytes() * 2),
+    "a bomb": lambda p: p.write_bytes(compressed(zcat(p) + bytes(64 << 20))),
+    "a link": lambda p: replaced(p, lambda q: q.symlink_to("../1/manifest.gz")),
     "a FIFO": lambda p: replaced(p, os.mkfifo),
 }
 
 
 @pytest.mark.parametrize("damage", list(MANIFEST_DAMAGES))
 def test_a_damaged_manifest_is_refused_and_not_built_upon(built: Path, damage: str) -> None:
-    MANIFEST_DAMAGES[damage](built / "builds/3/manifest")
+    MANIFEST_DAMAGES[damage](built / "builds/3/manifest.gz")
     with (
         open_store(Disk(), built) as store,
         store.open_build(build_id("3")) as build,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from fakes import CountingDisk, FailingDisk, Stopped, StoppingDisk
+from moorline import releases
 from moorline.build import Release
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, Unsafe
@@ -181,7 +181,7 @@ def test_at_every_stop_of_a_switch_current_leads_to_one_of_the_two(root: Path) -
         seen.add(os.readlink(root / "current"))
         with opened(root) as target:
             target.switch("releases/a.1")
-            target.clean(3)
+            releases.clean(target, 3)
         assert sorted(p.name for p in root.iterdir()) == [
             ".moorline", "current", "releases", "shared",
         ]  # fmt: skip
@@ -381,114 +381,6 @@ def test_keeping_what_is_kept_writes_nothing(root: Path) -> None:
         assert target.kept(b"agents", "y.pyz") is None
 
 
-# -- cleaning -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def five(world: World) -> World:
-    """A target that went from build 1 to build 5; its settings keep three releases."""
-    for number in "12345":
-        world.publish(number, {**SITE, "n.txt": number.encode()})
-        world.deploy(number)
-    return world
-
-
-def test_three_releases_are_kept(five: World) -> None:
-    assert five.releases() == ["3.3", "4.4", "5.5"]
-
-
-def test_what_only_removed_releases_needed_goes_with_them(five: World) -> None:
-    kept = {five.published[id].digest for id in "345"}
-    assert {path.name for path in (five.inner / "manifests").iterdir()} == kept
-    assert len(list((five.inner / "settings").iterdir())) == 1
-    assert len(list((five.inner / "agents").iterdir())) == 1
-
-
-def test_what_is_live_and_what_rollback_takes_are_never_removed(five: World) -> None:
-    five.rollback()
-    five.rollback()
-    assert five.link == "releases/3.3"
-    five.publish("6", {**SITE, "n.txt": b"6"}, target={"keep_releases": 2})
-    five.deploy("6")
-
-    assert five.releases() == ["3.3", "6.8"]
-    assert five.rollback().id == "3"
-
-
-def test_a_release_that_is_kept_no_longer_comes_from_the_store_again(five: World) -> None:
-    five.publish("6", {**SITE, "n.txt": b"6"}, hooks={"check": [{"run": ["true"]}]})
-    five.deploy("6")
-    for path in (five.inner / "settings").iterdir():
-        path.unlink()
-    result = five.rollback(to="1")
-
-    assert (result.live, five.link) == ("1", "releases/1.7")
-    assert {row.source for row in five.rows()} == {"bundle"}
-
-
-def test_a_deployment_under_way_is_not_cleaned_away(five: World) -> None:
-    under_way = Deploying("d-1", "", row("1", 9, "intended"), "releases/2.2", "prepared", 5)
-    (five.root / "releases" / "1.9").mkdir()
-    (five.root / "releases" / "2.2").mkdir()
-    with five.target() as target:
-        target.set_deploying(under_way)
-        target.clean(2)
-        assert five.releases() == ["1.9", "2.2", "4.4", "5.5"]
-        target.set_deploying(None)
-        assert target.clean(2) == ["releases/1.9", "releases/2.2"]
-    assert five.releases() == ["4.4", "5.5"]
-
-
-def test_leftovers_do_not_count_and_go(five: World) -> None:
-    releases = five.root / "releases"
-    for name in ("9.77", ".removing.1.1"):
-        (releases / name / "deep").mkdir(parents=True)
-        (releases / name / "deep" / "file").write_text("x")
-        (releases / name / "deep").chmod(0o555)
-    (releases / "file.1").write_text("x")
-    (releases / "link.2").symlink_to(five.here)
-    (five.root / ".current.0123.tmp").symlink_to("nowhere")
-    (five.inner / ".deploying.json.0123.tmp").write_text("x")
-    (five.inner / "manifests" / ".x.0123.tmp").write_text("x")
-    with five.target() as target:
-        target.clean(3)
-
-    assert five.releases() == ["3.3", "4.4", "5.5"]
-    assert (five.here / "store").is_dir()
-    left = [str(path) for path in five.root.rglob("*") if path.name.endswith(".tmp")]
-    assert left == []
-
-
-def test_a_cleaner_that_is_stopped_anywhere_is_finished_by_the_next(world: World) -> None:
-    for number in "123":
-        world.publish(number, {"n.txt": number.encode()})
-        world.deploy(number)
-    shutil.copytree(world.root, world.here / "copy", symlinks=True)
-    with world.target(counting := CountingDisk()) as target:
-        before = counting.count
-        target.clean(2)
-        steps = counting.count - before
-    for at in range(steps):
-        shutil.rmtree(world.root)
-        shutil.copytree(world.here / "copy", world.root, symlinks=True)
-        with pytest.raises(Stopped), world.target(disk := StoppingDisk(10**6)) as target:
-            disk.at = disk.count + at
-            target.clean(2)
-        assert disk.fired
-        with world.target() as target:
-            target.clean(2)
-        assert world.releases() == ["2.2", "3.3"]
-        assert world.live.name == "3.3"
-
-
-def test_shared_is_never_cleaned(five: World) -> None:
-    upload = five.root / "shared" / ".upload.tmp"
-    upload.write_text("mine")
-    with five.target() as target:
-        target.clean(2)
-    assert upload.read_text() == "mine"
-
-
 # -- the lock -------------------------------------------------------------------------------------
 
 HOLDER = """
@@ -568,22 +460,6 @@ def test_history_is_readable_json_for_others(world: World) -> None:
     ]  # fmt: skip
     assert {r["source"] for r in rows} == {"bundle"}
     assert {r["digest"] for r in rows} == {p.digest for p in world.published.values()}
-
-
-def test_releases_of_another_tool_are_left_alone(world: World) -> None:
-    """A root that Capistrano served from: its releases are not ours to count or remove."""
-    foreign = world.root / "releases" / "20261122093000"
-    foreign.mkdir(parents=True)
-    (foreign / "index.html").write_text("theirs")
-    lookalike = world.root / "releases" / "v1.2"
-    lookalike.mkdir()
-    (world.root / "current").symlink_to(lookalike)
-
-    with world.target() as target:
-        assert target.clean(2) == []
-
-    assert (world.root / "current").resolve() == lookalike.resolve()
-    assert (foreign / "index.html").read_text() == "theirs"
 
 
 def test_a_long_history_is_read_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

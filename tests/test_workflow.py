@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import CountingDisk, FailingDisk, ReadOnlyDisk
+from fakes import CountingDisk, FailingDisk, ReadOnlyDisk, Stopped, StoppingDisk
 from moorline import workflow
 from moorline.build import Build, build_id
 from moorline.config import Config
@@ -432,6 +432,21 @@ def test_history_is_all_rows_oldest_first(both: World) -> None:
     assert found == [("a", "intended"), ("a", "live"), ("b", "intended"), ("b", "live")]
 
 
+# -- pins -----------------------------------------------------------------------------------------
+
+
+def test_a_pin_steps_back_from_a_build_that_is_being_removed(both: World) -> None:
+    """As a deploy does: the removal may have read the pins already."""
+    with both.ledger() as ledger:
+        token = ledger.begin_removing(build_id("b"), "a test", 1)
+        with pytest.raises(Conflict, match="is being removed"):
+            workflow.pin("b", config=both.config, reason="the audit", disk=DISK)
+        assert ledger.pins() == []
+        ledger.end_removing(build_id("b"), token)
+        workflow.pin("b", config=both.config, reason="the audit", disk=DISK)
+        assert [pin.id for pin in ledger.pins()] == ["b"]
+
+
 # -- export ---------------------------------------------------------------------------------------
 
 
@@ -464,6 +479,18 @@ def test_an_export_does_not_write_into_what_is_there(both: World) -> None:
     assert list((both.here / "out").iterdir()) == []
 
 
+def test_half_an_export_never_has_its_name(both: World) -> None:
+    source, out = scan(DISK, both.here / "src" / "b").manifest, both.here / "out"
+    whole = CountingDisk()
+    workflow.export("b", str(both.here / "first"), config=both.config, disk=whole)
+    for at in range(whole.count):
+        with pytest.raises(Stopped):
+            workflow.export("b", str(out), config=both.config, disk=StoppingDisk(at))
+        if out.exists():
+            assert scan(DISK, out).manifest == source
+            shutil.rmtree(out)
+
+
 def test_a_damaged_build_is_not_exported(both: World) -> None:
     for pack in (both.store / "packs").iterdir():
         flip(pack, 0)
@@ -484,7 +511,7 @@ def test_verify_reads_a_build_or_all_of_them(both: World) -> None:
 
 
 def test_verify_of_all_goes_on_after_what_is_damaged(both: World) -> None:
-    flip(both.store / "builds" / "a" / "manifest")
+    flip(both.store / "builds" / "a" / "manifest.gz")
     (both.store / "builds" / "b" / "build.json").write_text("{")
     both.publish("c")
     every = workflow.verify(config=both.config, everything=True, disk=DISK)

@@ -24,11 +24,12 @@ from moorline.build import BuildId, Release, TargetRecord
 from moorline.bundle import read_bundle
 from moorline.config import Config
 from moorline.disk import Disk
+from moorline.founding import init_store
 from moorline.golive import GoLive
 from moorline.ledger.directory import DirectoryLedger
 from moorline.results import DeployResult, PublishResult
 from moorline.settings import settings_of
-from moorline.store import init_store, open_store
+from moorline.store import open_store
 from moorline.target import LOCK_WAIT_S, Target, open_target
 from moorline.wanted import from_bundle
 from trees import SITE, Content, write_tree

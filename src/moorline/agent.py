@@ -14,6 +14,7 @@ CodeDeploy shows the last 2 KB of what a script prints: so the verdict comes las
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -22,7 +23,6 @@ from collections.abc import Mapping
 from typing import Optional
 
 from moorline import __version__
-from moorline.build import build_id
 from moorline.bundle import Bundle, read_bundle
 from moorline.disk import Disk
 from moorline.errors import (
@@ -31,14 +31,13 @@ from moorline.errors import (
     Error,
     Interrupted,
     Mismatch,
-    NotFound,
     translated,
 )
 from moorline.golive import GoLive
-from moorline.history import Deploying, find_release, previous_of
+from moorline.history import Deploying, previous_of
+from moorline.proof import prove
 from moorline.target import Target, open_target
-from moorline.verifying import verify
-from moorline.wanted import Wanted, from_bundle, from_history, host_policy
+from moorline.wanted import Wanted, back_to, from_bundle, host_policy
 
 MOST_PROBLEMS = 20
 MOST_LINE = 400
@@ -57,7 +56,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
             options.run(Disk(), options)
     except KeyboardInterrupt:
         return _report(
-            Interrupted("interrupted: what was unfinished is cleaned by the next deploy.")
+            Interrupted("interrupted: what was unfinished here is cleaned by the next deploy.")
         )
     except Error as error:
         return _report(error)
@@ -215,18 +214,8 @@ def _deploy(disk: Disk, options: argparse.Namespace) -> None:
 
 def _rollback(disk: Disk, options: argparse.Namespace) -> None:
     with open_target(disk, options.target, make=False) as target, target.lock():
-        rows = target.history()
-        if options.to:
-            row = find_release(rows, build_id(options.to))
-        else:
-            row = previous_of(rows, target.live_id())
-        if row is None:
-            raise NotFound(
-                f"{target.root} has no release to go back to. Deploy a bundle instead.",
-                live=target.live_id(),
-            )
-        wanted = from_history(
-            target, row, store=options.store, trust_store=options.trust_store
+        wanted = back_to(
+            target, options.to, store=options.store, trust_store=options.trust_store
         )  # fmt: skip
         go = GoLive(disk, target, wanted)
         go.run()
@@ -251,11 +240,7 @@ def _verify(disk: Disk, options: argparse.Namespace) -> None:
 
 def verify_live(disk: Disk, target: Target) -> str:
     """The id of what is live, after hashing all of it. Raises NotFound, Mismatch."""
-    live = target.live(target.history())
-    manifest = target.manifest(live.digest) if live is not None else None
-    if live is None or manifest is None:
-        raise NotFound(f"nothing is live on {target.root} that its history knows.")
-    found = verify(disk, target.path_of(live.place), manifest)
+    live, found = prove(disk, target)
     if found.problems:
         raise Mismatch(
             f"build {live.id} on {target.root} does not match its manifest: {len(found.problems)} "
@@ -275,7 +260,19 @@ def _notes(go: GoLive) -> None:
 
 
 def _say(text: str) -> None:
-    print(_plain(text)[:MOST_LINE], flush=True)
+    _print(_plain(text)[:MOST_LINE])
+
+
+def _print(text: str) -> None:
+    """A stdout that is full, or that nobody reads, is no reason to fail: the deploy is what counts,
+    and the exit code tells of it."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())  # where the rest of it goes, also at the end
+            os.close(null)
 
 
 def _plain(text: str) -> str:
@@ -296,5 +293,5 @@ def _report(error: Error) -> int:
     room = MOST_VERDICT - len(end)
     if len(verdict) > room:  # what failed stands at its beginning, what to do at its end
         verdict = f"{verdict[: room // 2]} ... {verdict[len(verdict) - room // 2 + 5 :]}"
-    print(f"moorline: {verdict}{end}", flush=True)
+    _print(f"moorline: {verdict}{end}")
     return error.exit_code

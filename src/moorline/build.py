@@ -14,7 +14,10 @@ BuildId = NewType("BuildId", str)
 _BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
+_PLACE = re.compile(r"releases/[A-Za-z0-9][A-Za-z0-9._-]*|/.*/tree", re.DOTALL)
 BUILD_FORMAT = 1
+MOST_SEQUENCE = 10**9  # a publish each second for 30 years
+MOST_SECONDS = 10**11 - 1  # what a file's time may say (store.py)
 
 
 def build_id(text: str) -> BuildId:
@@ -75,9 +78,9 @@ class Build:
             id=build_id(record.text("id")),
             digest=checked_digest(record.text("digest"), where),
             manifest_bytes=record.number("manifest_bytes"),
-            sequence=record.number("sequence"),
+            sequence=record.number("sequence", most=MOST_SEQUENCE),
             token=checked_token(record.text("token"), where),
-            created=record.number("created"),
+            created=record.number("created", most=MOST_SECONDS),
             files=record.number("files"),
             size_bytes=record.number("bytes"),
             revision=record.text("revision", ""),
@@ -126,10 +129,10 @@ class Release:
             mode=record.text("mode"),
             source=record.text("source"),
             time=record.number("time"),
-            place=record.text("place", ""),
+            place=_checked_place(record),
             manifest_bytes=record.number("manifest_bytes", 0),
-            settings=record.text("settings", ""),
-            agent=record.text("agent", ""),
+            settings=_digest_or_none(record, "settings"),
+            agent=_digest_or_none(record, "agent"),
             deployment=record.text("deployment", ""),
             stage=record.text("stage", ""),
             reason=record.text("reason", "deploy"),
@@ -142,6 +145,20 @@ class Release:
     def at(self, step: str, time: int, **changes: Any) -> Release:
         """The same release one step further."""
         return replace(self, step=step, time=time, **changes)
+
+
+def _checked_place(record: Record) -> str:
+    """Where a release lies: below its target, or a tree on the share."""
+    place = record.text("place", "")
+    if place and (not _PLACE.fullmatch(place) or ".." in place.split("/")):
+        raise record.wrong("place", "a folder in releases/, or the tree of a build")
+    return place
+
+
+def _digest_or_none(record: Record, name: str) -> str:
+    """It becomes the name of a file."""
+    text = record.text(name, "")
+    return checked_digest(text, record.where) if text else ""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def store_time(store: Store) -> int:
         return int(os.fstat(fd).st_mtime)
     finally:
         os.close(fd)
-        store.disk.unlink(name, incoming)
+        with contextlib.suppress(FileNotFoundError):  # taken for a leftover by another cleaner
+            store.disk.unlink(name, incoming)
 
 
 def remove(store: Store, id: BuildId, reason: str) -> None:
@@ -89,12 +90,20 @@ def remove(store: Store, id: BuildId, reason: str) -> None:
 
 def clean(store: Store, now: int, *, stale_s: int = STALE_S, grace_s: int = GRACE_S) -> Cleaned:
     """Clean what is old enough at `now`, by the store's clock. Safe beside everything else."""
+    _settle(store)
     stale = (*_retire(store, now, stale_s), *_retire_notes(store, now, stale_s))
     doomed = list(_doom(store, now, grace_s))
     packs: tuple[str, ...] = ()
     if store.layout == "pack":
         packs = tuple(_delete_packs(store, now, grace_s))
     return Cleaned(stale, tuple(_delete(store, doomed)), packs)
+
+
+def _settle(store: Store) -> None:
+    """Who moved a build to trash/ may have died before that was durable: nothing of the build goes
+    while a power cut could list it again."""
+    store.disk.sync(store.folder(b"trash"))
+    store.disk.sync(store.folder(b"builds"))
 
 
 def _retire(store: Store, now: int, stale_s: int) -> Iterator[str]:
@@ -112,7 +121,11 @@ def _retire(store: Store, now: int, stale_s: int) -> Iterator[str]:
 def _heartbeat(store: Store, incoming: int, name: bytes) -> int:
     """When the publish was last seen alive; without a heartbeat, when its folder changed."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return int(store.disk.stat(name + b"/index", incoming).st_mtime)
+        folder = store.disk.open_directory(name, incoming)  # a link may stand there by now
+        try:
+            return int(store.disk.stat(b"index", folder).st_mtime)
+        finally:
+            os.close(folder)
     with contextlib.suppress(FileNotFoundError):
         return int(store.disk.stat(name, incoming).st_mtime)
     return 1 << 62
@@ -127,7 +140,7 @@ def _retire_notes(store: Store, now: int, stale_s: int) -> Iterator[str]:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 fd = descent.enter(folder)
                 for name, kind in store.disk.names(fd):
-                    if kind != "f" or not _is_note(folder, name):
+                    if kind not in "fd" or not _is_note(folder, name):
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         if now - int(store.disk.stat(name, fd).st_mtime) < stale_s:
@@ -151,9 +164,10 @@ def _doom(store: Store, now: int, grace_s: int) -> Iterator[bytes]:
         match = _WAITING.fullmatch(name)
         if match is None or now - int(match.group(3)) < grace_s:
             continue
+        doomed = name[-200:] + _DELETING  # what tells it apart stands at its end
         with contextlib.suppress(FileNotFoundError):
-            store.disk.rename(name, name + _DELETING, trash, trash)
-            yield name + _DELETING
+            store.disk.rename(name, doomed, trash, trash)
+            yield doomed
 
 
 def _delete(store: Store, doomed: list[bytes]) -> Iterator[str]:
@@ -174,7 +188,7 @@ def _delete_packs(store: Store, now: int, grace_s: int) -> Iterator[str]:
                 continue
             doomed = b"pack.%s.%d%s" % (name, now, _DELETING)
             store.disk.rename(name, doomed, packs, trash)
-            store.disk.unlink(doomed, trash)
+            remove_tree(store.disk, doomed, trash)  # it may be a folder: the share is not ours
             yield f"packs/{os.fsdecode(name)}"
 
 
@@ -182,16 +196,19 @@ def _used_packs(store: Store) -> set[str]:
     """Every pack that may be needed. Raises Mismatch when the index of a build cannot be read:
     then nobody knows, and nothing is removed."""
     used: set[str] = set()
+    ids = set(store.ids())
     for folder in (b"incoming", b"builds", b"trash"):  # the way that a build goes
         for name, kind in store.listed(folder):
             if kind == "d" and not (folder == b"trash" and name.endswith(_DELETING)):
-                used |= _packs_of(store, folder, name)
+                published = folder == b"builds" and os.fsdecode(name) in ids
+                used |= _packs_of(store, folder, name, published=published)
     return used
 
 
-def _packs_of(store: Store, folder: bytes, name: bytes) -> set[str]:
-    """The packs of a published build, or all that one in flight or in trash/ may need."""
-    published = folder == b"builds"
+def _packs_of(store: Store, folder: bytes, name: bytes, *, published: bool) -> set[str]:
+    """The packs of a published build, or all that something else may need: a publish in flight,
+    what lies in trash/, and a folder in builds/ whose name is no build's, which only somebody else
+    can have put there and must not be able to stop every cleaner."""
     try:
         fd = store.disk.open_directory(name, store.folder(folder))
     except FileNotFoundError:

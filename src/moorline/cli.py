@@ -306,7 +306,12 @@ def history(run: Invocation, target: str | None, stage: str) -> Outcome:
 @moorline.verb
 @click.argument("id", metavar="[ID]", required=False)
 @target_option
-@click.option("--all", "everything", is_flag=True, help="Every build in the store.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every build in the store, and the agents and settings that it keeps.",
+)
 @store_option
 def verify(
     run: Invocation, id: str | None, target: str | None, everything: bool, store: str | None

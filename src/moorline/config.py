@@ -15,12 +15,11 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from pkgutil import get_data
 from typing import TYPE_CHECKING, Any
 
 from moorline.errors import ConfigError
-from moorline.record import Record
+from moorline.record import MAX_RECORD_BYTES, Record
 from moorline.scan import SECRETS
 from moorline.settings import Settings, checked_app, settings_of
 
@@ -95,11 +94,21 @@ class Config:
 
 
 def read_config(path: str) -> bytes:
-    """The bytes of the file at `path`."""
+    """The bytes of the file at `path`, or of a pipe as `--config <(...)` makes one. A FIFO that
+    nobody writes ends at once, and a device that never ends is not read for ever."""
     try:
-        return Path(path).read_bytes()
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            os.set_blocking(fd, True)
+            with open(fd, "rb", closefd=False) as file:
+                text = file.read(MAX_RECORD_BYTES + 1)
+        finally:
+            os.close(fd)
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder. Name the file: {path}/{CONFIG_NAME}.") from None
+    if len(text) > MAX_RECORD_BYTES:
+        raise ConfigError(f"{path} is larger than 1 MiB: that is no configuration.")
+    return text
 
 
 def load_config(
@@ -183,8 +192,9 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}, line {line}: not UTF-8. Save the file as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise _not_toml(str(error), text, where) from None
-    except RecursionError:
-        raise ConfigError(f"{where} is not valid TOML: too deeply nested.") from None
+    except (RecursionError, ValueError) as error:  # a number of more digits than Python reads
+        reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(f"{where} is not valid TOML: {reason}.") from None
 
 
 def _not_toml(message: str, text: bytes, where: str) -> ConfigError:

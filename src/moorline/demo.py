@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from moorline import workflow
 from moorline.config import Config
+from moorline.demo_table import print_result
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, Mismatch, translated
 from moorline.layout.index import Index
@@ -46,23 +45,6 @@ NEW = "new-1"  # a target that joins late
 FIRST, SECOND = "build-1", "build-2"
 MADE_BYTES = 86_000_000  # what `make_site` writes
 ROOM = 32  # times the site's size: site, store, 9 targets, bucket, 8 hosts and their 10 archives
-
-_STEPS = {
-    "publish": "publish the site",
-    "deploy": "deploy it to 8 targets",
-    "publish_edit": "edit a page, publish again",
-    "deploy_edit": "deploy that to 8 targets",
-    "rollback": "roll PROD back (2 targets)",
-    "refuse": "deploy tampered: refused",
-    "repair": "publish again: repaired",
-    "deploy_new": "deploy to the new target",
-}
-_CAPTION = (
-    "Measured in this run, one target after the other. Moved: what crosses the network, both ways "
-    "(content, manifest, index, agent, bundle; for the classic way the zip). All of it is folders "
-    "on one disk here: the share and the classic way's bucket are as near as they can be. The "
-    "classic way's first deploy is left out for time."
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +79,7 @@ def run_demo(
             demo.say("Cleaning up ...")
     result["seconds"] = round(time.monotonic() - started, 3)
     if not as_json:
-        _print_result(console, result)
+        print_result(console, result)
     return result
 
 
@@ -385,35 +367,3 @@ def _sum(costs: Iterable[Cost]) -> Cost:
 
 def _plain(cost: Cost) -> dict[str, Any]:
     return {"seconds": round(cost.seconds, 3), "bytes": cost.bytes}
-
-
-# -- the table ------------------------------------------------------------------------------------
-
-
-def _print_result(console: Console, result: dict[str, Any]) -> None:
-    """One table, and two lines that say what it comes to."""
-    site, edit = result["site"], result["edit"]
-    title = f"A site of {counted(site['files'], 'file')}, {amount(site['bytes'])}"
-    table = Table(box=box.SIMPLE_HEAD, title=title, caption=_CAPTION, caption_justify="left")
-    table.add_column("step")
-    for name in ("seconds", "moved", "files\nreused", "classic\nseconds", "classic\nmoved"):
-        table.add_column(name, justify="right")
-    for step in result["steps"]:
-        reused = f"{step['reused_files']:,}" if step["reused_files"] else "-"
-        table.add_row(_STEPS[step["step"]], *_cells(step), reused, *_cells(step["classic"]))
-    console.print(table)
-    ours, theirs = edit["moorline"], edit["classic"]
-    console.print(
-        "One page edited, published and live on 8 targets, against the classic way:\n"
-        f"  {result['times_faster']:,.0f} times faster: "
-        f"{ours['seconds']:.1f} s, not {theirs['seconds']:.1f} s\n"
-        f"  {result['times_fewer_bytes']:,.0f} times fewer bytes: "
-        f"{amount(ours['bytes'])}, not {amount(theirs['bytes'])}"
-    )
-    if result["folder"]:
-        console.print(f"All of it is in {result['folder']}", markup=False)
-
-
-def _cells(cost: dict[str, Any] | None) -> tuple[str, str]:
-    """Seconds and bytes; dashes where the classic way has no such step."""
-    return (f"{cost['seconds']:.2f}", amount(cost["bytes"])) if cost else ("-", "-")

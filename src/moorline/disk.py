@@ -20,6 +20,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import stat
 import sys
 import time
@@ -28,7 +29,8 @@ from typing import Any, NamedTuple, Optional, Union
 AnyPath = Union[str, bytes, "os.PathLike[str]"]
 
 _FICLONE = 0x40049409  # linux/fs.h; XFS and btrfs share the blocks, others refuse
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE_FLAGS = _CREATE_FLAGS & ~os.O_EXCL | os.O_NONBLOCK
@@ -36,6 +38,9 @@ _NO_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EP
 
 DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG})
 """Errors for a name that is missing, of another kind than it should be, or larger."""
+
+STALE = frozenset({errno.ESTALE, errno.EBADF})
+"""What was open and another NFS client removed or replaced: servers differ (measured with two)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,7 +68,10 @@ class Disk:
     def open_directory(self, path: AnyPath, at: Optional[int] = None) -> int:
         """A descriptor of a directory that is no link; ENOTDIR or ELOOP for anything else."""
         self.step("open_directory", path)
-        return os.open(path, _DIRECTORY_FLAGS, dir_fd=at)
+        try:
+            return os.open(path, _DIRECTORY_FLAGS, dir_fd=at)
+        except OSError as error:
+            raise whole_path(error, at) from None
 
     def names(self, directory: Union[int, AnyPath]) -> list[Named]:
         """What a directory holds, in no order."""
@@ -87,7 +95,7 @@ class Disk:
             fd = os.open(path, _READ_FLAGS, dir_fd=at)
         except OSError as error:
             if error.errno != errno.ENXIO:  # a socket
-                raise
+                raise whole_path(error, at) from None
         else:
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode):
@@ -98,7 +106,10 @@ class Disk:
     def read(self, fd: int, size: int, offset: Optional[int] = None) -> bytes:
         """Up to `size` bytes, from `offset` when it is given."""
         self.step("read", str(fd))
-        return os.read(fd, size) if offset is None else os.pread(fd, size, offset)
+        try:
+            return os.read(fd, size) if offset is None else os.pread(fd, size, offset)
+        except OSError as error:
+            raise whole_path(error, fd) from None
 
     def read_into(self, fd: int, buffer: memoryview) -> int:
         """Fills `buffer` from the file's position, as far as it goes; how many bytes there were.
@@ -107,7 +118,10 @@ class Disk:
         4 KB); a buffer that is used again does not.
         """
         self.step("read_into", str(fd))
-        return os.readv(fd, [buffer])
+        try:
+            return os.readv(fd, [buffer])
+        except OSError as error:
+            raise whole_path(error, fd) from None
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -120,7 +134,10 @@ class Disk:
         makes it, so exclusion need not be asked for, which costs NFS a request more (SETATTR).
         """
         self.step("create", path)
-        fd = os.open(path, _PRIVATE_FLAGS if private else _CREATE_FLAGS, mode, dir_fd=at)
+        try:
+            fd = os.open(path, _PRIVATE_FLAGS if private else _CREATE_FLAGS, mode, dir_fd=at)
+        except OSError as error:
+            raise whole_path(error, at) from None
         if private:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_size or status.st_nlink != 1:
@@ -133,19 +150,29 @@ class Disk:
         machines that append lose lines (measured: 199 of 400 survived)."""
         self.step("append", path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path, flags, 0o644, dir_fd=at)
+        flags |= os.O_NONBLOCK  # for a FIFO: ENXIO, no wait
+        try:
+            return os.open(path, flags, 0o644, dir_fd=at)
+        except OSError as error:
+            raise whole_path(error, at) from None
 
     def write(self, fd: int, data: Union[bytes, memoryview]) -> None:
         """All of `data`."""
         self.step("write", str(fd))
         view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError as error:
+            raise whole_path(error, fd) from None
 
     def sync(self, fd: int) -> None:
         """fsync of a file or directory."""
         self.step("sync", str(fd))
-        os.fsync(fd)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise whole_path(error, fd) from None
 
     def sync_all(self, fd: int) -> None:
         """The barrier: everything written to this file system before is durable (syncfs).
@@ -155,7 +182,7 @@ class Disk:
         self.step("sync_all", str(fd))
         if _libc.syncfs(fd) != 0:
             code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), "syncfs")
+            raise whole_path(OSError(code, os.strerror(code)), fd)
 
     def close(self, fd: int) -> None:
         """Raises what the writes before it could not."""
@@ -168,11 +195,17 @@ class Disk:
 
     def make_directory(self, path: AnyPath, mode: int = 0o755, at: Optional[int] = None) -> None:
         self.step("make_directory", path)
-        os.mkdir(path, mode, dir_fd=at)
+        try:
+            os.mkdir(path, mode, dir_fd=at)
+        except OSError as error:
+            raise whole_path(error, at) from None
 
     def make_link(self, target: bytes, path: AnyPath, at: Optional[int] = None) -> None:
         self.step("make_link", path)
-        os.symlink(target, os.fsencode(path), dir_fd=at)
+        try:
+            os.symlink(target, os.fsencode(path), dir_fd=at)
+        except OSError as error:
+            raise whole_path(error, at) from None
 
     def hard_link(
         self, source: AnyPath, path: AnyPath, source_at: Optional[int] = None,
@@ -181,7 +214,10 @@ class Disk:
         self.step("hard_link", path)
         # PyPy never follows here; asked not to, it hands linkat() a flag that Linux refuses.
         options = {} if sys.implementation.name == "pypy" else {"follow_symlinks": False}
-        os.link(source, path, src_dir_fd=source_at, dst_dir_fd=at, **options)
+        try:
+            os.link(source, path, src_dir_fd=source_at, dst_dir_fd=at, **options)
+        except OSError as error:
+            raise whole_path(error, at) from None
 
     def clone(self, source: int, fd: int) -> bool:
         """Share the blocks of `source` with the empty file `fd`; False where impossible."""
@@ -200,7 +236,10 @@ class Disk:
     ) -> None:  # fmt: skip
         """Replaces a file or link at `path`; an empty directory too, so reserve names first."""
         self.step("rename", path)
-        os.rename(source, path, src_dir_fd=source_at, dst_dir_fd=at)
+        try:
+            os.rename(source, path, src_dir_fd=source_at, dst_dir_fd=at)
+        except OSError as error:
+            raise whole_path(error, at) from None
 
     def unlink(self, path: AnyPath, at: Optional[int] = None) -> None:
         self.step("unlink", path)
@@ -259,6 +298,28 @@ class Disk:
     def now(self) -> float:
         """This machine's clock. Never decides an order or an age on the share."""
         return time.time()
+
+
+def whole_path(error: OSError, at: Optional[int]) -> OSError:
+    """The same error with the path in full: which disk is it that is full, or gone? Of an open file
+    the kernel tells no name, and of a name in an open directory only that. `at` is either."""
+    names = [n for n in (error.filename2, error.filename) if n is not None]
+    name = os.fsencode(names[0]) if names else b""
+    if at is None or name.startswith(b"/"):
+        return error
+    try:
+        above = os.readlink(f"/proc/self/fd/{at}")  # asks the kernel, not the disk
+    except OSError:
+        return error
+    path = os.path.join(above, os.fsdecode(name)) if name else above
+    return OSError(error.errno, error.strerror, path)
+
+
+def end_with_parent(parent: int) -> None:
+    """In a child: be killed when `parent` is, whatever this waits for."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _kind(entry: os.DirEntry[Any]) -> str:

@@ -108,6 +108,7 @@ class Interrupted(Error):
     exit_code = 130
 
 
+_DEAD = "The mount is dead. Mount it again, then run the same command again."
 _CURES = {
     errno.ENOSPC: "The disk is full. Free space, then run the same command again.",
     errno.EDQUOT: "A disk quota is used up. Raise it, then run the same command again.",
@@ -115,6 +116,8 @@ _CURES = {
     errno.EACCES: "This user may not do that. Run as the owner, or correct the permissions.",
     errno.EPERM: "This user may not do that. Run as the owner, or correct the permissions.",
     errno.ESTALE: "The share changed underneath. Run the same command again.",
+    errno.ENOTCONN: _DEAD,
+    errno.ECONNABORTED: _DEAD,  # the same, while an operation was under way
     errno.EIO: "The disk reported an error. Look at the system log before you try again.",
 }
 

@@ -6,13 +6,31 @@ import contextlib
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Callable
 
-from moorline.disk import AnyPath, Disk, Named
+from moorline.disk import STALE, AnyPath, Disk, Named
+
+MOST_OPEN = 100
 
 
 def read_file(disk: Disk, path: AnyPath, at: int | None = None, *, most: int = 1 << 20) -> bytes:
-    """A whole small file. Raises OSError(EFBIG) when it is larger than `most` bytes."""
+    """A whole small file. Raises OSError(EFBIG) when it is larger than `most` bytes.
+
+    What another machine replaces at this moment is read again from its name: an NFS client may open
+    the file that the name meant before, which is no more. It would do so again until it looks the
+    name up (measured: eight times in 0.1 s).
+    """
+    try:
+        return _read_file(disk, path, at, most)
+    except OSError as error:
+        if error.errno not in STALE:
+            raise
+        disk.stat(path, at)
+        return _read_file(disk, path, at, most)
+
+
+def _read_file(disk: Disk, path: AnyPath, at: int | None, most: int) -> bytes:
     fd, _ = disk.open_file(path, at)
     try:
         parts: list[bytes] = []
@@ -45,9 +63,26 @@ def replace_file(disk: Disk, path: bytes, data: bytes, at: int, token: str) -> N
     Never rewritten in place: on NFS the other machines would go on seeing the old attributes.
     """
     temporary = b".%s.%s.tmp" % (path, token.encode())
-    write_file(disk, temporary, data, at, private=True)
-    disk.rename(temporary, path, source_at=at, at=at)
+    try:
+        write_file(disk, temporary, data, at, private=True)
+        move_over(disk, temporary, path, at, at, token)
+    except OSError:  # a full disk should not hold half a file as well
+        with contextlib.suppress(OSError):
+            disk.unlink(temporary, at)
+        raise
     disk.sync(at)
+
+
+def move_over(disk: Disk, source: bytes, path: bytes, source_at: int, at: int, token: str) -> None:
+    """Rename a file over whatever is called `path`: no rename replaces a directory, so one that
+    somebody put there is renamed away and removed."""
+    try:
+        disk.rename(source, path, source_at, at)
+    except IsADirectoryError:
+        doomed = b".%s.%s.old.tmp" % (path, token.encode())
+        disk.rename(path, doomed, at, at)
+        disk.rename(source, path, source_at, at)
+        remove_tree(disk, doomed, at)
 
 
 def sync_directory(disk: Disk, path: AnyPath, at: int | None = None) -> None:
@@ -81,7 +116,8 @@ class written:
         if kind is None:
             self.disk.close(self.fd)
         else:
-            os.close(self.fd)
+            with contextlib.suppress(OSError):  # it would hide what went wrong first
+                os.close(self.fd)
 
 
 def make_directories(disk: Disk, path: AnyPath, mode: int = 0o755) -> None:
@@ -115,7 +151,8 @@ def remove_tree(
 
     Only for names that nobody else can want: a cleaner first renames what it removes.
     """
-    stack = [(at, [Named(name, "?")])]  # open directories, and what is left to remove from each
+    # Open directories, and what is left to remove from each, the last one first.
+    stack = [(at, deque([Named(name, "?")]))]
     try:
         while stack[0][1]:
             directory, left = stack[-1]
@@ -129,12 +166,24 @@ def remove_tree(
             below = _unlink(disk, directory, left[-1])
             if below < 0:
                 left.pop()
-            else:
-                stack.append((below, []))
-                stack[-1][1].extend(_removable(disk, below))
+                continue
+            stack.append((below, deque()))
+            stack[-1][1].extend(_removable(disk, below))
+            if len(stack) > MOST_OPEN and stack[-1][1]:
+                _lift(disk, stack)
     finally:
         for directory, _ in stack[1:]:
             os.close(directory)
+
+
+def _lift(disk: Disk, stack: list[tuple[int, deque[Named]]]) -> None:
+    """Move the deepest directory up, into the one that is removed, where it is met again later: a
+    tree may be deeper than a process may have files open."""
+    os.close(stack.pop()[0])
+    above, left = stack[-1]
+    name = b".deep.%s" % disk.token().encode()
+    disk.rename(left.pop().name, name, above, stack[1][0])
+    stack[1][1].appendleft(Named(name, "d"))
 
 
 def _unlink(disk: Disk, at: int, named: Named) -> int:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from dataclasses import replace
 from typing import NoReturn, Optional
 
+from moorline import releases
 from moorline.build import Release
 from moorline.disk import Disk
 from moorline.errors import (
@@ -55,9 +55,17 @@ class GoLive:
 
     def run(self) -> Deploying:
         """All three steps in one process."""
-        deploying = self.switch(self.prepare())
-        self.check(deploying)
-        self.finish(deploying)
+        try:
+            deploying = self.switch(self.prepare())
+            self.check(deploying)
+            self.finish(deploying)
+        except KeyboardInterrupt as error:
+            live = self.target.live_id()
+            raise Interrupted(
+                f"interrupted: {live or 'nothing'} is live on {self.target.root}. What was left "
+                "unfinished there is removed by the next deploy.",
+                live=live,
+            ) from error
         return deploying
 
     def prepare(self) -> Deploying:
@@ -99,10 +107,16 @@ class GoLive:
 
     def _not_switched(self, deploying: Deploying, error: BaseException) -> NoReturn:
         """Raises the failure, with what stays live; of the preparation nothing is left."""
-        failure = _failure(error)
         self.preparation.drop(deploying)
         self.preparation.report()
-        failure.live = self.target.live_id()
+        live = self.target.live_id()
+        failure = _failure(error)
+        if isinstance(error, KeyboardInterrupt):
+            failure = Interrupted(
+                f"interrupted before the switch: {live or 'nothing'} is live, as before. What was "
+                "prepared is removed."
+            )
+        failure.live = live
         raise failure
 
     def _hooks(self, hooks: tuple[Hook, ...], name: str, deploying: Deploying) -> None:
@@ -158,7 +172,11 @@ class GoLive:
         """The release passed: tell the ledger, and remove old ones. Nothing of this can fail it."""
         self._end()
         with contextlib.suppress(OSError):
-            self.target.clean(self.settings.keep_releases)
+            removed = releases.clean(self.target, self.settings.keep_releases)
+            ended = {row.place for row in self.target.history() if row.step != "intended"}
+            left = [place for place in removed if place not in ended]
+            if left:
+                self.outcome.notes.append(f"removed what an earlier run left: {', '.join(left)}")
 
     def _end(self) -> None:
         """No deployment is under way any more, and the ledger knows what is live."""
@@ -184,7 +202,7 @@ class GoLive:
         old = self._old_release(deploying)
         self._note(release.at("failed", now))
         try:
-            if previous and not os.path.isdir(self.target.path_of(previous)):
+            if previous and not self.preparation.is_there(previous):
                 raise FileNotFoundError(errno.ENOENT, "it is gone")
             self.target.switch(previous)
         except OSError as error:

@@ -34,7 +34,7 @@ class NewTree:
         self.owner = owner
         self._private = private
         self._descent = Descent(disk, root)
-        self._modes: list[Entry] = []
+        self.unfinished: list[Entry] = []  # directories that get their mode once they are filled
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._barrier_is_enough = barrier_reports_errors()
@@ -69,7 +69,7 @@ class NewTree:
                 # Given by the directory above, and what is made in here would inherit it.
                 self.disk.set_mode(self._descent.enter(b"."), made)
             if made & ~self._umask != entry.mode or entry.path == b".":
-                self._modes.append(entry)
+                self.unfinished.append(entry)
         if self.owner is not None and entry.path != b".":
             at, name = self.parent(entry.path)
             self.disk.set_owner(name, *self.owner, at)
@@ -128,7 +128,10 @@ class NewTree:
 
     def finish(self) -> None:
         """Set the modes of directories that could not have them while they were filled."""
-        for entry in reversed(self._modes):
+        self.set_modes(reversed(self.unfinished))
+
+    def set_modes(self, directories: Iterable[Entry]) -> None:
+        for entry in directories:
             if entry.path == b".":
                 fd = self._descent.enter(b".")
                 self._own(fd)

@@ -11,11 +11,13 @@ import os
 import pickle
 import select
 import signal
+import sys
 import time
 from typing import Any, Callable, TypeVar
 
-from moorline.disk import Disk
+from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error, ShareDead
+from moorline.interrupts import Held
 from moorline.scan import Progress
 
 Result = TypeVar("Result")
@@ -33,11 +35,14 @@ def guarded(
     if not disk.forks:
         return work(progress)
     receive, send = os.pipe()
-    child = os.fork()
+    parent = os.getpid()
+    held = Held()
+    child = held.fork()
     if child == 0:
-        _child(work, receive, send)
+        _child(work, receive, send, parent, held)
     os.close(send)
     try:
+        held.release()
         result: Result = _watch(child, receive, stall_s, where, progress)
         return result
     finally:
@@ -45,10 +50,15 @@ def guarded(
         _end(child)
 
 
-def _child(work: Callable[[Progress], Any], receive: int, send: int) -> None:
-    """Never returns: everything this process says goes through the pipe."""
+def _child(
+    work: Callable[[Progress], Any], receive: int, send: int, parent: int, held: Held
+) -> None:
+    """Never returns: everything this process says goes through the pipe. It keeps nobody waiting
+    for the output of its parent, and goes when that goes: the share may hold it for hours."""
     try:
+        end_with_parent(parent)
         os.close(receive)
+        _let_go_of_output()
         last = 0.0
 
         def beat(done: int, total: int, what: str) -> None:
@@ -59,6 +69,7 @@ def _child(work: Callable[[Progress], Any], receive: int, send: int) -> None:
                 _send(send, ("progress", (done, total, what)))
 
         try:
+            held.release()
             _send(send, ("result", work(beat)))
         except (Error, OSError) as error:
             _send(send, ("error", error))
@@ -70,6 +81,14 @@ def _child(work: Callable[[Progress], Any], receive: int, send: int) -> None:
         os._exit(0)
 
 
+def _let_go_of_output() -> None:
+    """Where the parent was started without one of them, its number may be a file of ours."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd, stream in enumerate((sys.__stdin__, sys.__stdout__, sys.__stderr__)):
+        if stream is not None:
+            os.dup2(null, fd)
+
+
 def _send(fd: int, message: tuple[str, Any]) -> None:
     data = pickle.dumps(message)
     view = memoryview(len(data).to_bytes(4, "little") + data)
@@ -78,7 +97,7 @@ def _send(fd: int, message: tuple[str, Any]) -> None:
 
 
 def _watch(child: int, fd: int, stall_s: float, where: str, progress: Progress) -> Any:
-    held = b""
+    held = bytearray()  # a report may list a million differences
     while True:
         ready, _, _ = select.select([fd], [], [], stall_s)
         if not ready:
@@ -95,7 +114,7 @@ def _watch(child: int, fd: int, stall_s: float, where: str, progress: Progress) 
             if len(held) < 4 + size:
                 break
             kind, value = pickle.loads(held[4 : 4 + size])
-            held = held[4 + size :]
+            del held[: 4 + size]
             if kind == "progress":
                 progress(*value)
             elif kind == "error":

@@ -16,6 +16,7 @@ import hashlib
 import marshal
 import os
 import queue
+import resource
 import selectors
 import socket
 import struct
@@ -23,8 +24,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Callable, Optional, Protocol
 
-from moorline.disk import Disk
+from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error
+from moorline.interrupts import Held
 
 Job = Callable[[Any], Any]
 """Does one piece. What it takes and returns must be what marshal can write: tuples, lists, bytes,
@@ -37,6 +39,9 @@ SINGLE_BYTES = 1 << 16  # smaller files are read at once
 SMALL_BYTES = 6 << 20
 SMALL_FILES = 400
 MOST_MESSAGE = 1 << 17
+WAITS_S = 0.0003  # an operation that takes longer waits for a network
+MOST_WAITING = 64
+_OTHER_DESCRIPTORS = 200
 
 
 class Workers(Protocol):
@@ -49,16 +54,31 @@ class Workers(Protocol):
     def close(self) -> None: ...
 
 
-def workers(job: Job, *, files: int, size_bytes: int, latency_s: float = 0.0) -> Workers:
-    """The way to run `job` that suits the amount of work and the disk."""
-    if latency_s > 0.0003:
-        return _Threads(job, count=min(64, max(4, files)))
+def workers(
+    job: Job, *, files: int, size_bytes: int, latency_s: float = 0.0, depth: int = 1
+) -> Workers:
+    """The way to run `job` that suits the amount of work and the disk; a worker of it opens up to
+    `depth` directories."""
+    if latency_s > WAITS_S:
+        return waiting_workers(job, min(most_waiting(depth), max(4, files)))
     if size_bytes <= SMALL_BYTES and files <= SMALL_FILES:
         return _Inline(job)
     count = _cores()
     if threading.active_count() > 1:
         return _Threads(job, count=count)
     return _Processes(job, count=count)
+
+
+def waiting_workers(job: Job, count: int) -> Workers:
+    """Workers for a disk where each operation waits for a network. These may change it: they are
+    threads of this process."""
+    return _Threads(job, count=count)
+
+
+def most_waiting(descriptors: int) -> int:
+    """How many workers may wait at once, when each has so many open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MOST_WAITING, (limit - _OTHER_DESCRIPTORS) // max(1, descriptors)))
 
 
 def _cores() -> int:
@@ -185,7 +205,7 @@ class _Processes:
 
     The socket keeps messages whole, so whoever is free takes the next one. While it is full, `put`
     reads answers: nobody ever waits for somebody who waits. A child ends when the socket does, also
-    when its parent is killed.
+    when its parent is killed, even while it waits for a share that does not answer.
     """
 
     def __init__(self, job: Job, count: int) -> None:
@@ -204,10 +224,14 @@ class _Processes:
 
     def _start(self, take: socket.socket) -> None:
         answer, tell = os.pipe()
-        child = os.fork()
+        parent = os.getpid()
+        held = Held()
+        child = held.fork()
         if child == 0:
             status = 1
             try:
+                end_with_parent(parent)
+                held.release()
                 self._give.close()
                 os.close(answer)
                 _serve(self._job, take, tell)
@@ -218,6 +242,7 @@ class _Processes:
         self._children.append(child)
         self._answers[answer] = bytearray()
         self._selector.register(answer, selectors.EVENT_READ)
+        held.release()
 
     def put(self, piece: Any) -> None:
         self._number += 1

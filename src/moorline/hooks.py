@@ -19,14 +19,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorline.disk import Disk
+from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import ConfigError, HookFailed, Mismatch
 from moorline.files import read_file, write_file
-from moorline.manifest import FILE, Manifest, shown
+from moorline.guard import guarded
+from moorline.manifest import FILE, Entry, Manifest, shown
+from moorline.scan import no_progress
 from moorline.settings import Hook
 
 TAIL_BYTES = 4096
 TERMINATE_S = 5.0
+_ENTER = ("/bin/sh", "-c", 'cd "$0" && exec "$@"')
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -82,15 +85,17 @@ def _asked(hook: Hook) -> str:
 
 def _run(disk: Disk, hook: Hook, moment: Moment) -> str:
     """Empty when the program ended with 0, else what went wrong."""
-    user = _user(hook.user)
+    user = hook_user(hook.user)
     with tempfile.TemporaryDirectory(prefix="moorline-hook-") as private:
-        words = list(hook.run)
+        words, folder = list(hook.run), moment.release
         if words[0].startswith("./"):
-            words[0] = _program(disk, words[0][2:], moment, private, user)
+            words[0] = _program(disk, hook, moment, private, user)
+        if moment.private_copy:  # a dead share may hold the program, which has a limit, not us
+            words, folder = [*_ENTER, folder, *words], "/"
         try:
             child = subprocess.Popen(
                 words,
-                cwd=moment.release,
+                cwd=folder,
                 env=moment.environment(user.pw_dir, user.pw_name),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -104,7 +109,8 @@ def _run(disk: Disk, hook: Hook, moment: Moment) -> str:
         return _watch(child, hook.timeout_s)
 
 
-def _user(name: str) -> pwd.struct_passwd:
+def hook_user(name: str) -> pwd.struct_passwd:
+    """Whom a hook runs as that names `name`; the deploying user where it names nobody."""
     try:
         found = pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -123,26 +129,48 @@ def _identity(name: str, user: pwd.struct_passwd) -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
 
 
-def _program(disk: Disk, path: str, moment: Moment, private: str, user: pwd.struct_passwd) -> str:
-    """The file of the build that a hook runs; on the share, a private copy that was verified."""
+def _program(disk: Disk, hook: Hook, moment: Moment, private: str, user: pwd.struct_passwd) -> str:
+    """The file of the build that a hook runs; a private copy that was verified, where somebody
+    could have changed it: on the share, or in a release that belongs to another user."""
+    path = hook.run[0][2:]
     entry = moment.manifest.by_path.get(os.fsencode(os.path.normpath(path)))
     if entry is None or entry.kind != FILE:
         raise ConfigError(
             f"the build has no file {shown(os.fsencode(path))}: a hook wants to run it."
         )
-    if not moment.private_copy:
+    if not moment.private_copy and _unchanged(disk, moment, user):
         return os.path.join(moment.release, os.fsdecode(entry.path))
-    data = read_file(disk, os.path.join(moment.release, os.fsdecode(entry.path)), most=1 << 28)
+    data = guarded(
+        disk, lambda _: _content(disk, moment.release, entry), stall_s=hook.timeout_s,
+        where=moment.release, progress=no_progress,
+    )  # fmt: skip
     copy = os.path.join(private, "program")
     if hashlib.sha256(data).hexdigest() != entry.digest:
         raise Mismatch(
-            f"the hook's program {entry.shown} was changed on the share. It was not run."
+            f"the hook's program {entry.shown} was changed in {moment.release}. It was not run."
         )
     write_file(disk, copy, data, mode=0o700)
     if os.geteuid() == 0:
         for name in (private, copy):
             disk.set_owner(name, user.pw_uid, user.pw_gid)
     return copy
+
+
+def _content(disk: Disk, release: str, entry: Entry) -> bytes:
+    """What the release has there now, whatever that is: not through a link, nor without end."""
+    directory, _, name = entry.path.rpartition(b"/")
+    try:
+        with Descent(disk, release) as descent:
+            return read_file(disk, name, descent.enter(directory or b"."), most=entry.size)
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
+        return b""
+
+
+def _unchanged(disk: Disk, moment: Moment, user: pwd.struct_passwd) -> bool:
+    """Whether only the deploying user, or who the hook runs as, can write the release."""
+    return disk.stat(moment.release).st_uid in (os.geteuid(), user.pw_uid)
 
 
 def _watch(child: subprocess.Popen[bytes], timeout_s: int) -> str:

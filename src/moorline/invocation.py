@@ -28,9 +28,10 @@ from moorline.output import Outcome, failure_fields, problem_lines
 from moorline.wording import Listing, printable
 
 INTERRUPTED = (
-    "interrupted. What was unfinished is in the store's incoming/ and will be cleaned; "
-    "everything published or live is as it was."
+    "interrupted. What was published or live before still is, as it was. Run the same command "
+    "again: nothing that this run left unfinished is taken for done."
 )
+"""A deploy that got as far as its target says instead what is live there: `GoLive.run`."""
 
 
 class _StdoutFailed(Exception):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,10 @@ from typing import NamedTuple
 from moorline.errors import Mismatch
 
 HEADER = b"moorline-manifest 1\n"
+STORED = b"manifest.gz"  # the name that it has in the folder of a build
 MAX_MANIFEST_BYTES = 256 << 20
+MAX_ENTRIES = 1_000_000  # some 400 bytes of memory each; a text of short lines could hold 16 times
+MAX_DEPTH = 300  # a walk holds a directory open at each level, and some walk three trees at once
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 MAX_LINK_BYTES = 4080  # EFS; Linux itself takes 4,095 (EFS user guide, limits)
@@ -37,12 +41,14 @@ _NO_NAMES = frozenset({b"", b".", b".."})
 
 _UNSAFE = re.compile(rb"[^\x21-\x24\x26-\x7e]")
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
+# Three characters for each byte at most: a line without end is refused before it is unescaped.
 _LINES = re.compile(
-    rb"^([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) ([\x21-\x7e]+)(?: ([\x21-\x7e]+))?$",
+    rb"^([fdl]) ([0-7]{1,3}) ([0-9]{1,18}) (-|[0-9a-f]{64}) "
+    rb"([\x21-\x7e]{1,%d})(?: ([\x21-\x7e]{1,%d}))?$" % (3 * MAX_PATH_BYTES, 3 * MAX_LINK_BYTES),
     re.MULTILINE,
 )
-_FILE_LINE = re.compile(rb"^f .+$", re.MULTILINE)
 _PART_BYTES = 1 << 20
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # RFC 1952: no name, no time, system unknown
 
 
 class Entry(NamedTuple):
@@ -132,6 +138,8 @@ class Manifest:
             )
         if not text.endswith(b"\n"):
             raise Mismatch("the manifest is cut off: its last line has no end.")
+        if text.count(b"\n") > MAX_ENTRIES + 1:
+            raise Mismatch(_TOO_MANY)
         entries = tuple(_entries(text))
         _check(entries)
         manifest = cls(entries)
@@ -173,26 +181,55 @@ class Manifest:
         return {entry.path: entry for entry in self.entries}
 
 
+_TOO_MANY = f"the build has more than {MAX_ENTRIES:,} files, directories and links."
+
+
 def _is_below(entry: Entry) -> bool:
     """Whether an entry comes after the root, which is the first whatever its name sorts after."""
     return entry.path != b"."
 
 
-def file_lines(text: bytes) -> Iterator[bytes]:
-    """The lines of a manifest's text that are files. Two builds have the same file at a path
-    exactly where they have the same line."""
-    return (match.group() for match in _FILE_LINE.finditer(text))
+def compressed(text: bytes) -> bytes:
+    """A manifest's text as it lies in a store: gzip, a third as long. The lowest level: what is
+    left are the digests, which nothing shortens."""
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 31)
+    data = deflate.compress(text) + deflate.flush()
+    return _GZIP_HEADER + data[len(_GZIP_HEADER) :]
+
+
+def most_compressed(text_bytes: int) -> int:
+    """The length that `compressed` never exceeds: deflate adds 5 bytes to 16 KB at the worst."""
+    return text_bytes + (text_bytes >> 10) + 64
+
+
+def decompressed(data: bytes, most: int = MAX_MANIFEST_BYTES) -> bytes:
+    """The text in what `compressed` made. Raises Mismatch when it is anything else, or when the
+    text is longer than `most` bytes, of which no more are kept in memory."""
+    inflate = zlib.decompressobj(31)
+    try:
+        text = inflate.decompress(data, most + 1)
+    except zlib.error as error:
+        raise Mismatch(f"the manifest is no gzip file: {error}.") from None
+    whole = inflate.eof and not inflate.unused_data and data.startswith(_GZIP_HEADER)
+    if not whole or len(text) > most:
+        raise Mismatch(f"the manifest is cut off, or no gzip file of at most {most} bytes.")
+    return text
+
+
+def parts(text: bytes, start: int, size: int) -> Iterator[bytes]:
+    """The text in pieces of whole lines: all lines at once would take more memory than it."""
+    while start < len(text):
+        end = text.find(b"\n", start + size) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def _entries(text: bytes) -> Iterator[Entry]:
     """All lines after the header, each of which has to be one. Many at once, because a call for
     each would take longest of all; not all at once, because their fields take more memory than the
     entries."""
-    start = len(HEADER)
-    while start < len(text):
-        end = text.find(b"\n", start + _PART_BYTES) + 1 or len(text)
-        yield from _part(text[start:end])
-        start = end
+    for part in parts(text, len(HEADER), _PART_BYTES):
+        yield from _part(part)
 
 
 def _part(text: bytes) -> Iterator[Entry]:
@@ -215,6 +252,8 @@ def _check(entries: tuple[Entry, ...]) -> None:
     """Refuse whatever is not a tree: these paths are joined to directories on real machines."""
     if not entries or entries[0].path != b"." or entries[0].kind != DIRECTORY:
         raise Mismatch("the manifest does not start with its root directory.")
+    if len(entries) > MAX_ENTRIES:
+        raise Mismatch(_TOO_MANY)
     _refuse(entries[0], _unsound_fields(entries[0]))
     directories = {b""}
     last = b""
@@ -257,6 +296,8 @@ def _unsound(entry: Entry, last: bytes, directories: set[bytes]) -> str:
         return "not a name"
     if len(name) > MAX_NAME_BYTES or len(path) > MAX_PATH_BYTES:
         return "the name is too long"
+    if path.count(b"/") > MAX_DEPTH:
+        return f"it lies more than {MAX_DEPTH} directories deep"
     return _unsound_fields(entry)
 
 

@@ -330,11 +330,17 @@ _CURES = {
 def _differences(bad: Sequence[VerifyResult], place: str) -> str:
     count = counted(sum(len(result.problems) for result in bad), "difference")
     if len(bad) == 1:
-        what = f"build {bad[0].id} does not match its manifest: {count} in {bad[0].where}"
+        what = f"{_changed(bad[0])}: {count} in {bad[0].where}"
     else:
         ids = ", ".join([result.id for result in bad[:5]] + ["..."] * (len(bad) > 5))
         what = f"{len(bad):,} builds do not match their manifests ({ids}): {count} in all"
     return f"{what}. {_CURES[place]}"
+
+
+def _changed(result: VerifyResult) -> str:
+    if result.id.endswith("/"):  # a folder of the store that is none of a build
+        return f"{result.id} does not hold what the names in it say"
+    return f"build {result.id} does not match its manifest"
 
 
 # -- cells ----------------------------------------------------------------------------------------

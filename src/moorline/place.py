@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 from moorline.disk import Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
-from moorline.hashing import Workers, hash_buffer, hash_file, pieces, workers
+from moorline.hashing import PIECE_BYTES, PIECE_FILES, Workers, hash_buffer, hash_file, workers
 from moorline.layout import Reader, Times
-from moorline.manifest import FILE, Entry, Manifest, file_lines, unescape
+from moorline.lines import file_lines, same_files
+from moorline.manifest import FILE, Entry, Manifest, unescape
 from moorline.scan import Progress
 
 READ_BYTES = 4 << 20
@@ -32,6 +33,34 @@ class Held:
 
     folder: int
     manifest: Callable[[], bytes]
+
+
+Piece = list[tuple[bytes, int, str]]
+"""Path, size and digest of some files that were reused."""
+
+
+def hash_workers(disk: Disk, root: int, *, files: int, size_bytes: int) -> Workers:
+    """Workers for a `Placement` in the open directory `root`: they take a `Piece`, and answer with
+    the numbers of the files in it that are wrong.
+
+    Start them before the manifest is read. A forked process shares its parent's memory until one of
+    them writes there, which counting references does: with 100,000 files each had a copy.
+    """
+
+    def job(piece: Piece) -> list[int]:
+        bad, buffer = [], hash_buffer()
+        with Descent(disk, root) as descent:
+            for number, (path, size, digest) in enumerate(piece):
+                directory, _, name = path.rpartition(b"/")
+                fd, _ = disk.open_file(name, descent.enter(directory or b"."))
+                try:
+                    if hash_file(disk, fd, size, buffer) != (digest, size):
+                        bad.append(number)
+                finally:
+                    os.close(fd)
+        return bad
+
+    return workers(job, files=files, size_bytes=size_bytes)
 
 
 @dataclass
@@ -48,15 +77,16 @@ class Placed:
 class Placement:
     """One build being written into the open, empty directory `root`, which lets nobody else in.
 
-    `held` are releases of this target, the live one first; `owner` is (uid, gid) or None.
+    `held` are releases of this target, the live one first; `owner` is (uid, gid) or None; `hashers`
+    are the `hash_workers` of that directory, or None where nothing is held.
     """
 
     def __init__(
         self, disk: Disk, root: int, manifest: Manifest, times: Times, reader: Reader,
         held: list[Held], owner: Optional[tuple[int, int]], progress: Progress,
+        hashers: Optional[Workers] = None,
     ) -> None:  # fmt: skip
         self.disk = disk
-        self.root = root
         self.manifest = manifest
         self.times = times
         self.reader = reader
@@ -67,28 +97,22 @@ class Placement:
         self.tree = NewTree(disk, root, owner, private=True)
         self._uid = owner[0] if owner else os.geteuid()
         self._sources = [Descent(disk, release.folder) for release in held]
-        self._here: list[Entry] = []
+        self._hashers = hashers
         self._missing: list[Entry] = []
         self._clones: Optional[bool] = None
         self._done = 0
 
     def run(self) -> Placed:
         """Raises Mismatch, with every problem, when the share does not hold the build."""
-        held = [e for e in self.manifest.files if e.path in self._found]
-        runs = pieces([entry.size for entry in held])
-        pool = workers(
-            self._hash_job(held, runs), files=len(held), size_bytes=sum(e.size for e in held)
-        )
         try:
-            self._grow(held, runs, pool)
+            self._grow()
             self._fetch(self._missing)
-            damaged = self._hashed(held, runs, pool.finish())
+            damaged = self._damaged()
             for entry in damaged:
                 self.tree.remove(entry)
             self._fetch(damaged)
             self.tree.finish()
         finally:
-            pool.close()
             self.tree.close()
             for source in self._sources:
                 source.close()
@@ -99,26 +123,29 @@ class Placement:
 
     # -- what the target holds ----------------------------------------------------------------
 
-    def _grow(self, held: list[Entry], runs: list[range], pool: Workers) -> None:
+    def _grow(self) -> None:
         """Directories, links and held files, in order; each piece is hashed once it is complete."""
-        ready = piece = 0
+        piece: Piece = []
+        size = 0
         for entry in self.manifest.entries:
             if entry.kind != FILE:
                 self.tree.add(entry)
-                continue
-            if entry.path not in self._found:
+            elif entry.path not in self._found or not self._reuse(entry):
                 self._missing.append(entry)
-                continue
-            if self._reuse(entry):
-                self._here.append(entry)
-                self.placed.reused_files += 1
             else:
-                self._missing.append(entry)
-            ready += 1
-            if ready == runs[piece].stop:
-                pool.put(piece)
-                piece += 1
-                self.progress(self._done, self.manifest.size_bytes, "placing")
+                self.placed.reused_files += 1
+                piece.append((entry.path, entry.size, entry.digest))
+                size += entry.size
+            if len(piece) >= PIECE_FILES or size >= PIECE_BYTES:
+                self._hash(piece)
+                piece, size = [], 0
+        if piece:
+            self._hash(piece)
+
+    def _hash(self, piece: Piece) -> None:
+        assert self._hashers is not None  # whoever knows of held files starts them
+        self._hashers.put(piece)
+        self.progress(self._done, self.manifest.size_bytes, "placing")
 
     def _reuse(self, entry: Entry) -> bool:
         """Link, clone or copy a file that the target holds; False when it cannot stand for it."""
@@ -169,40 +196,14 @@ class Placement:
                 return
             yield chunk
 
-    def _hash_job(self, held: list[Entry], runs: list[range]) -> Callable[[int], Any]:
-        """A worker's piece: the numbers of files in the new release whose content is wrong."""
-
-        def job(index: int) -> list[int]:
-            bad, buffer = [], hash_buffer()
-            with Descent(self.disk, self.root) as descent:
-                for number in runs[index]:
-                    entry = held[number]
-                    directory, _, name = entry.path.rpartition(b"/")
-                    try:
-                        fd, _ = self.disk.open_file(name, descent.enter(directory or b"."))
-                    except FileNotFoundError:
-                        continue  # not reused: it is fetched, and hashed then
-                    try:
-                        found = hash_file(self.disk, fd, entry.size, buffer)
-                        if found != (entry.digest, entry.size):
-                            bad.append(number)
-                    finally:
-                        os.close(fd)
-            return bad
-
-        return job
-
-    def _hashed(
-        self, held: list[Entry], runs: list[range], results: Iterator[tuple[int, Any]]
-    ) -> list[Entry]:
-        """The held files whose local content turned out to be wrong."""
-        damaged = []
-        for index, bad in results:
-            damaged += [held[number] for number in bad]
-            self._done += sum(held[number].size for number in runs[index])
+    def _damaged(self) -> list[Entry]:
+        """The reused files whose local content turned out to be wrong."""
+        damaged: set[bytes] = set()
+        for piece, bad in self._hashers.finish() if self._hashers is not None else ():
+            damaged.update(piece[number][0] for number in bad)
+            self._done += sum(size for _, size, _ in piece)
             self.progress(self._done, self.manifest.size_bytes, "verifying")
-        here = {entry.path for entry in self._here} if damaged else set()
-        return sorted(entry for entry in damaged if entry.path in here)
+        return [entry for entry in self.manifest.files if entry.path in damaged] if damaged else []
 
     # -- what the share holds -----------------------------------------------------------------
 
@@ -213,13 +214,12 @@ class Placement:
             wanted.setdefault(entry.digest, []).append(entry)
         problems: list[Problem] = []
         for first, chunks in self.reader.contents(paths[0] for paths in wanted.values()):
-            digest, size = self.tree.write(first, self._counted(chunks), self.times[first.path])
-            if (digest, size) != (first.digest, first.size):
-                found = "content differs" if size == first.size else f"has {size} bytes"
+            found = self._written(first, chunks)
+            if found:
                 problems += [Problem(e.shown, found) for e in wanted[first.digest]]
                 continue
             self.placed.copied_files += 1
-            self.placed.copied_bytes += size
+            self.placed.copied_bytes += first.size
             for entry in wanted[first.digest][1:]:
                 self._write_again(first, entry)
         if problems:
@@ -229,6 +229,16 @@ class Placement:
                 "repairs the store.",
                 problems=sorted(problems),
             )
+
+    def _written(self, entry: Entry, chunks: Iterator[bytes]) -> str:
+        """Empty when the content was right, else what is wrong with it."""
+        try:
+            digest, size = self.tree.write(entry, self._counted(chunks), self.times[entry.path])
+        except Mismatch as error:  # the store does not hold it
+            return error.problems[0].problem
+        if size == entry.size:
+            return "" if digest == entry.digest else "content differs"
+        return f"has {'more' if size > entry.size else size} bytes, should be {entry.size}"
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -251,22 +261,23 @@ class Placement:
 def _found(held: list[Held], manifest: Manifest) -> dict[bytes, tuple[int, bytes]]:
     """For each file that some held release should have: (number of the release, path in it)."""
     found: dict[bytes, tuple[int, bytes]] = {}
-    missing = dict(zip(file_lines(manifest.text), (entry.path for entry in manifest.files)))
     for number, release in enumerate(held):
         text = release.manifest()
-        for line in file_lines(text):
-            path = missing.pop(line, None)
-            if path is not None:
-                found[path] = (number, path)
-        if not missing:
-            break
-        anywhere = _by_content(text, {line.split(b" ", 4)[3] for line in missing})
-        for line, path in list(missing.items()):
-            _, mode, _, digest, _ = line.split(b" ", 4)
-            moved = anywhere.get((mode, digest))
+        missing: list[Entry] = []
+        for entry, same in zip(manifest.files, same_files(manifest, text)):
+            if entry.path in found:
+                continue
+            if same >= 0:
+                found[entry.path] = (number, entry.path)
+            else:
+                missing.append(entry)
+        anywhere = _by_content(text, {entry.digest.encode() for entry in missing})
+        for entry in missing:
+            moved = anywhere.get((b"%o" % entry.mode, entry.digest.encode()))
             if moved is not None:
-                found[path] = (number, moved)
-                del missing[line]
+                found[entry.path] = (number, moved)
+        if len(found) == len(manifest.files):
+            break
     return found
 
 

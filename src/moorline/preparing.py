@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Callable, Optional, TypeVar
 
+from moorline import releases
 from moorline.build import Release, TargetRecord
-from moorline.disk import Descent, Disk
+from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, ShareDead
+from moorline.garbage import uncollected
 from moorline.guard import guarded
+from moorline.held import open_releases, whole_release
 from moorline.history import Deploying, previous_of
+from moorline.hooks import hook_user
 from moorline.ledger.directory import DirectoryLedger
+from moorline.linked import make_linked, owner_of, refuse_foreign_links
 from moorline.manifest import Manifest
-from moorline.place import Held, Placed, Placement
+from moorline.place import Placed, Placement, hash_workers
 from moorline.scan import Progress, no_progress
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
-from moorline.target import Target, make_folder
-from moorline.verifying import verify
+from moorline.target import Target
 from moorline.wanted import Wanted, host_policy
 
 Result = TypeVar("Result")
@@ -65,12 +66,14 @@ class Preparation:
     def prepare(self) -> Deploying:
         """Prove the build and place it. Nothing that is live changes, whatever happens here."""
         self._take_over()
-        host_policy(self.disk).check(self.settings, self.target.root, self.wanted.mode)
-        self._linked_paths()
+        policy, user = host_policy(self.disk), hook_user("").pw_name or str(os.geteuid())
+        policy.check(self.settings, self.target.root, self.wanted.mode, user)
+        make_linked(self.target, self.settings)
         rows = self.target.history()
         started = int(self.disk.now())
         held = self._held_release(rows)
         release = self._release(rows, held)
+        Release.parse(release.text(), "this deployment")  # no row is written that nobody can read
         deploying = Deploying(
             deployment=self.wanted.deployment,
             group=self.wanted.group,
@@ -99,6 +102,17 @@ class Preparation:
         self.target.set_deploying(prepared)
         return prepared
 
+    def _held_release(self, rows: list[Release]) -> Optional[Release]:
+        """What needs no share: a local release of this very build, verified just now."""
+        if self.wanted.mode != "copy":
+            return None
+        id, digest = self.wanted.id, self.wanted.digest
+        found = whole_release(self.target, id, digest, rows, self.progress)
+        self.outcome.notes += found.notes
+        if found.release is not None:
+            self.outcome.placed = Placed(found.files, 0, 0, found.files)
+        return found.release
+
     def _already(self, release: Release, rows: list[Release]) -> bool:
         """Whether this very content is live and passed. Else a switch to it was cut short: its
         hooks are owed."""
@@ -114,9 +128,24 @@ class Preparation:
             return current
         for row in reversed(rows):
             good = row.step in ("live", "restored") and row.place != current
-            if good and os.path.isdir(self.target.path_of(row.place)):
+            if good and self.is_there(row.place):
                 return row.place
         return ""
+
+    def is_there(self, place: str) -> bool:
+        """Whether a release can be put back. A share that does not answer says nothing about one
+        that was served from it a moment ago."""
+        path = self.target.path_of(place)
+        if not place.startswith("/"):
+            return os.path.isdir(path)
+        limit_s = min(self.settings.store_timeout_s, REPORT_LIMIT_S)
+        try:
+            return guarded(
+                self.disk, lambda _: os.path.isdir(path), stall_s=limit_s, where=path,
+                progress=no_progress,
+            )  # fmt: skip
+        except ShareDead:
+            return True
 
     def _take_over(self) -> None:
         """Refuse while another deployment is between its processes; pass over a dead one."""
@@ -139,55 +168,6 @@ class Preparation:
             live=self.target.live_id(),
         )
 
-    def _linked_paths(self) -> None:
-        """Make linked directories; refuse when a linked file is missing: all of them are named."""
-        missing = []
-        for path in self.settings.linked:
-            where = f"{self.target.root}/shared/{path.rstrip('/')}"
-            if os.path.exists(where):
-                continue
-            if path.endswith("/"):
-                self._make_shared(os.fsencode(path.rstrip("/")))
-            else:
-                missing.append(where)
-        if missing:
-            raise ConfigError(
-                f"missing on this target: {', '.join(missing)}. The build links to it. Make it, or "
-                "write the path with a final slash in 'linked' when a directory is meant.",
-                live=self.target.live_id(),
-            )
-
-    def _make_shared(self, path: bytes) -> None:
-        """A directory below shared/, which the application may own: never through a link."""
-        parts, owner = path.split(b"/"), self._owner()
-        with self.target.folder(b"shared") as shared, Descent(self.disk, shared) as descent:
-            try:
-                for depth, part in enumerate(parts):
-                    at = descent.enter(b"/".join(parts[:depth]) or b".")
-                    if make_folder(self.disk, part, at) and owner is not None:
-                        self.disk.set_owner(part, *owner, at)
-                descent.enter(path)
-            except (NotADirectoryError, FileNotFoundError):
-                raise ConfigError(
-                    f"{self.target.root}/shared/{os.fsdecode(path)} cannot be made: a part of it "
-                    "is a link or a file. Make the directory by hand."
-                ) from None
-
-    def _owner(self) -> Optional[tuple[int, int]]:
-        if not self.settings.owner:
-            return None
-        try:
-            found = pwd.getpwnam(self.settings.owner)
-        except KeyError:
-            raise ConfigError(
-                f"no user {self.settings.owner!r} on this host: 'owner' in moorline.toml names it."
-            ) from None
-        if found.pw_uid == os.geteuid():
-            return None
-        if os.geteuid() != 0:
-            raise ConfigError(f"only root can give files to {self.settings.owner!r}.")
-        return found.pw_uid, found.pw_gid
-
     def _release(self, rows: list[Release], held: Optional[Release]) -> Release:
         number = self.target.next_number(rows)
         if held is not None:
@@ -196,66 +176,7 @@ class Preparation:
             place = f"{os.path.abspath(self.wanted.store)}/builds/{self.wanted.id}/tree"
         else:
             place = f"releases/{self.wanted.id}.{number}"
-        return Release(
-            n=number,
-            step="intended",
-            id=self.wanted.id,
-            digest=self.wanted.digest,
-            mode=self.wanted.mode,
-            source=self.wanted.source,
-            time=int(self.disk.now()),
-            place=place,
-            manifest_bytes=self.wanted.manifest_bytes,
-            settings=self.wanted.settings_digest,
-            agent=self.wanted.agent,
-            deployment=self.wanted.deployment,
-            stage=self.wanted.stage,
-            reason=self.wanted.reason,
-        )
-
-    # -- what the target holds: no share needed -------------------------------------------------
-
-    def _held_release(self, rows: list[Release]) -> Optional[Release]:
-        """A local release of this very build, fully verified now; the live one first.
-
-        Another build with the same content is none: its folder has that one's name and times.
-        """
-        if self.wanted.mode != "copy":
-            return None
-        manifest = self.target.manifest(self.wanted.digest)
-        if manifest is None:
-            return None
-        current = self.target.current()
-        this = (self.wanted.id, self.wanted.digest, "copy")
-        mine = [row for row in reversed(rows) if (row.id, row.digest, row.mode) == this]
-        mine.sort(key=lambda row: row.place != current)
-        for row in {row.place: row for row in mine}.values():
-            if not self.target.holds(row.place):
-                continue
-            found = verify(self.disk, self.target.path_of(row.place), manifest, self.progress)
-            if not found.problems:
-                self.outcome.placed = Placed(found.files, 0, 0, found.files)
-                return row
-            self.outcome.notes.append(
-                f"{row.place} was damaged ({len(found.problems)} problem(s)) and is replaced"
-            )
-        return None
-
-    @contextlib.contextmanager
-    def _held(self, rows: list[Release]) -> Iterator[list[Held]]:
-        """Open local releases to take unchanged files from, the live one first."""
-        current, held = self.target.current(), []
-        places = {r.place: r for r in rows if r.mode == "copy" and r.place}
-        order = sorted(places.values(), key=lambda row: (row.place != current, -row.n))
-        try:
-            for row in order:
-                if self.target.holds(row.place):
-                    fd = self.disk.open_directory(row.place, self.target.fd)
-                    held.append(Held(fd, partial(self.target.manifest_text, row.digest)))
-            yield held
-        finally:
-            for release in held:
-                os.close(release.folder)
+        return self.wanted.release(number, place, int(self.disk.now()))
 
     # -- what the share holds -------------------------------------------------------------------
 
@@ -313,15 +234,15 @@ class Preparation:
             )
         return store.open_build(self.wanted.id)
 
+    @uncollected()
     def _place_from(
         self, store: Store, opened: OpenBuild, release: Release, rows: list[Release],
         progress: Progress,
     ) -> None:  # fmt: skip
-        manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
         if self.wanted.mode == "link":
-            self._prove_tree(store, opened, manifest, progress)
+            manifest = self._prove_tree(store, opened, progress)
         else:
-            self._copy(opened, manifest, release, rows, progress)
+            manifest = self._copy(opened, release, rows, progress)
         self.target.keep(b"manifests", self.wanted.digest, manifest.text)
         if self.wanted.agent:
             self._keep_agent(store)
@@ -335,31 +256,27 @@ class Preparation:
             self.outcome.notes.append(f"the agent was not kept on this target: {error}")
 
     def _lacks_agent(self) -> bool:
-        """A build that is held here may come again with a newer agent."""
-        agent = self.wanted.agent and f"{self.wanted.agent}.pyz"
-        return bool(agent and self.wanted.store) and self.target.kept(b"agents", agent) is None
+        """A build that is held here may come again with a newer agent, or its agent is damaged."""
+        if not self.wanted.agent or not self.wanted.store:
+            return False
+        try:
+            return not self.target.keeps(b"agents", f"{self.wanted.agent}.pyz")
+        except OSError:
+            return True
 
     def _keep_settings(self) -> None:
         if self.wanted.settings_digest:
             name = f"{self.wanted.settings_digest}.json"
             self.target.keep(b"settings", name, self.settings.text)
 
-    def _prove_tree(
-        self, store: Store, opened: OpenBuild, manifest: Manifest, progress: Progress
-    ) -> None:
+    def _prove_tree(self, store: Store, opened: OpenBuild, progress: Progress) -> Manifest:
         if store.layout != "tree":
             raise ConfigError(
                 f"mode link needs a store of layout tree; {store.path} has layout {store.layout}. "
                 "Deploy in mode copy, or publish into a store made with '--layout tree'."
             )
-        for path in self.settings.linked:
-            entry = manifest.by_path.get(os.fsencode(path.rstrip("/")))
-            shared = os.fsencode(f"{self.target.root}/shared/{path.rstrip('/')}")
-            if entry is not None and entry.target != shared:
-                raise ConfigError(
-                    f"the build's {entry.shown} leads to {os.fsdecode(entry.target)}, not to this "
-                    f"target. In mode link the target has to lie at {self.settings.root!r}."
-                )
+        manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
+        refuse_foreign_links(self.target, self.settings, manifest)
         found = opened.verify(manifest, progress)
         if found.problems:
             raise Mismatch(
@@ -369,28 +286,33 @@ class Preparation:
                 problems=found.problems,
             )
         self.outcome.placed = Placed(found.files, 0, 0, found.files)
+        return manifest
 
     def _copy(
-        self, opened: OpenBuild, manifest: Manifest, release: Release, rows: list[Release],
-        progress: Progress,
-    ) -> None:  # fmt: skip
+        self, opened: OpenBuild, release: Release, rows: list[Release], progress: Progress
+    ) -> Manifest:
         name = release.place.partition("/")[2]
-        with self.target.folder(b"releases") as releases, self._held(rows) as held:
-            self.disk.make_directory(name, 0o700, releases)
-            root = self.disk.open_directory(name, releases)
-            try:
-                self.outcome.placed = Placement(
-                    self.disk, root, manifest, opened.times(manifest),
-                    opened.reader(manifest), held, self._owner(), progress,
-                ).run()  # fmt: skip
-            finally:
-                os.close(root)
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(open_releases(self.target, rows))
+            folder = stack.enter_context(self.target.folder(b"releases"))
+            self.disk.make_directory(name, 0o700, folder)
+            root = self.disk.open_directory(name, folder)
+            stack.callback(os.close, root)
+            files, size_bytes = (opened.build.files, opened.build.size_bytes) if held else (0, 0)
+            hashers = hash_workers(self.disk, root, files=files, size_bytes=size_bytes)
+            stack.callback(hashers.close)
+            manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
+            self.outcome.placed = Placement(
+                self.disk, root, manifest, opened.times(manifest), opened.reader(manifest), held,
+                owner_of(self.settings), progress, hashers,
+            ).run()  # fmt: skip
         damaged = self.outcome.placed.damaged
         if damaged:
             self.outcome.notes.append(
                 f"{len(damaged)} local file(s) were damaged and written anew: "
                 f"{', '.join(damaged[:3])}"
             )
+        return manifest
 
     def _pin(self, store: Store) -> None:
         """Say in the ledger what this target needs, before looking for the build."""
@@ -427,7 +349,7 @@ class Preparation:
                 self.target.set_deploying(None)
         if not deploying.already:
             with contextlib.suppress(OSError):
-                self.target.clean(self.settings.keep_releases)
+                releases.clean(self.target, self.settings.keep_releases)
 
     def report(self) -> None:
         """Tell the ledger what is live now; best effort, the target's own history is the truth.
@@ -456,17 +378,20 @@ class Preparation:
             return None
 
     def prove_again(self, deploying: Deploying) -> None:
-        """In mode link the share could have changed since it was proved."""
-        age = int(self.disk.now()) - deploying.prepared
-        if deploying.release.mode != "link" or 0 <= age <= FRESH_S:
+        """In mode link the share could have changed since it was proved, or be gone."""
+        if deploying.release.mode != "link":
             return
+        fresh = 0 <= int(self.disk.now()) - deploying.prepared <= FRESH_S
 
         def work(progress: Progress) -> None:
-            with open_store(self.disk, self.wanted.store) as store:
-                opened = store.open_build(self.wanted.id)
-                with opened:
-                    manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
-                    self._prove_tree(store, opened, manifest, progress)
+            if fresh:
+                os.close(self.disk.open_directory(deploying.release.place))
+                return
+            with (
+                open_store(self.disk, self.wanted.store) as store,
+                store.open_build(self.wanted.id) as opened,
+            ):
+                self._prove_tree(store, opened, progress)
 
         guarded(
             self.disk, work, stall_s=self.settings.store_timeout_s, where=self.wanted.store,

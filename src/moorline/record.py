@@ -42,7 +42,7 @@ class Record:
 
     def text(self, name: str, default: Optional[str] = None, *, most: int = 4096) -> str:
         value = self._get(name, default)
-        if not isinstance(value, str) or len(value) > most or "\0" in value:
+        if not isinstance(value, str) or len(value) > most or not _usable(value):
             raise self.wrong(name, f"a text of at most {most} characters")
         return value
 
@@ -66,7 +66,7 @@ class Record:
     def texts(self, name: str) -> list[str]:
         """A list of texts; an absent field is an empty list."""
         value = self.fields.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        if not isinstance(value, list) or not all(isinstance(v, str) and _usable(v) for v in value):
             raise self.wrong(name, "a list of texts")
         return value
 
@@ -101,6 +101,15 @@ class Record:
         if value is None:
             raise ConfigError(f"{self.where}: {name!r} is missing.")
         return value
+
+
+def _usable(text: str) -> bool:
+    """Whether the system can take it as a name or an argument. JSON may hold half a character; the
+    halves that stand for single bytes are names that Python itself reads so."""
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 def record_text(fields: Mapping[str, Any]) -> bytes:

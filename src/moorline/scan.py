@@ -10,12 +10,13 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from moorline.disk import AnyPath, Descent, Disk, Named
 from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
+from moorline.garbage import uncollected
 from moorline.hashing import (
     PIECE_FILES,
     SMALL_BYTES,
@@ -29,6 +30,7 @@ from moorline.manifest import (
     DIRECTORY,
     FILE,
     LINK,
+    MAX_DEPTH,
     MAX_LINK_BYTES,
     MAX_NAME_BYTES,
     MAX_PATH_BYTES,
@@ -42,7 +44,6 @@ Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all (0: not known) and what is being done."""
 
 SECRETS = (b".git", b".env")
-MAX_DEPTH = 300  # a walk holds a directory open at each level, and some walk three trees at once
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device node",
             stat.S_IFBLK: "a device node"}  # fmt: skip
 
@@ -82,15 +83,11 @@ class Source:
 
 @dataclass
 class _Walk:
-    """What a walk has found so far: everything but the files' content.
-
-    `found` is called with (directory, name) of each file, while the walk goes on.
-    """
+    """What was found so far: by the walk all but files, which come as they are hashed."""
 
     disk: Disk
     rules: Rules
     linked: dict[bytes, bool]
-    found: Callable[[bytes, bytes], None]
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -98,6 +95,7 @@ class _Walk:
         self.problems.append(Problem(shown(path), problem))
 
 
+@uncollected()
 def scan(
     disk: Disk, root: AnyPath, rules: Rules = Rules(), progress: Progress = no_progress, *,
     meanwhile: Callable[[], object] = lambda: None,
@@ -116,11 +114,11 @@ def scan(
             f"nothing to publish: {name} is no directory. Build first, or name the build's folder."
         ) from None
     try:
-        with _Hashing(disk, fd, progress) as hashing:
-            walk = _Walk(disk, rules, linked, hashing.add)
-            _walk(walk, fd)
+        walk = _Walk(disk, rules, linked)
+        with _Hashing(walk, fd, progress) as hashing:
+            _walk(walk, fd, hashing.add)
             meanwhile()
-            hashing.finish(walk)
+            hashing.finish()
     finally:
         os.close(fd)
     _add_linked(walk)
@@ -136,7 +134,11 @@ def scan(
     return Source(os.path.realpath(name), Manifest.of(walk.entries), tuple(sorted(replaced)))
 
 
-def _walk(walk: _Walk, fd: int) -> None:
+_Found = Callable[[bytes, bytes], None]
+"""Called with (directory, name) of each file, while the walk goes on."""
+
+
+def _walk(walk: _Walk, fd: int, found: _Found) -> None:
     """Record the directory `fd` and all below it, depth first."""
     todo = [b""]  # paths that end in a slash; the root's is empty
     with Descent(walk.disk, fd) as descent:
@@ -149,10 +151,10 @@ def _walk(walk: _Walk, fd: int) -> None:
                 continue
             except OSError as error:
                 raise _gone(error, path[:-1]) from error
-            todo += reversed(_walk_directory(walk, inside, path))
+            todo += reversed(_walk_directory(walk, inside, path, found))
 
 
-def _walk_directory(walk: _Walk, fd: int, path: bytes) -> list[bytes]:
+def _walk_directory(walk: _Walk, fd: int, path: bytes, found: _Found) -> list[bytes]:
     """Record one directory and what is in it; returns the directories in it."""
     mode = os.fstat(fd).st_mode
     if path:
@@ -167,12 +169,12 @@ def _walk_directory(walk: _Walk, fd: int, path: bytes) -> list[bytes]:
             walk.linked[here] |= named.kind == "d"
         elif excluded is not None and excluded(os.fsdecode(here), named.kind == "d"):
             continue
-        elif _walk_one(walk, fd, path, named):
+        elif _walk_one(walk, fd, path, named, found):
             below.append(here + b"/")
     return below
 
 
-def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named) -> bool:
+def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named, found: _Found) -> bool:
     """Record one name; True for a directory that is to be walked."""
     here = path + named.name
     if len(named.name) > MAX_NAME_BYTES or len(here) > MAX_PATH_BYTES:
@@ -180,7 +182,7 @@ def _walk_one(walk: _Walk, fd: int, path: bytes, named: Named) -> bool:
     elif named.name in SECRETS and os.fsdecode(named.name) not in walk.rules.allow:
         walk.refuse(here, "is not published unless it is named: in 'exclude', 'linked' or 'allow'")
     elif named.kind == "f":
-        walk.found(path[:-1] or b".", named.name)
+        found(path[:-1] or b".", named.name)
     elif named.kind == "d":
         if here.count(b"/") < MAX_DEPTH:
             return True
@@ -236,10 +238,12 @@ class _Hashing:
     """Hashes files while the walk still finds more: in this process as long as there are few, and
     by workers from then on."""
 
-    def __init__(self, disk: Disk, root: int, progress: Progress) -> None:
-        self.disk = disk
+    def __init__(self, walk: _Walk, root: int, progress: Progress) -> None:
+        self.walk = walk
+        self.disk = walk.disk
         self.root = root
         self.progress = progress
+        self._done = 0
         self._few: list[tuple[bytes, bytes]] = []
         self._piece: list[tuple[bytes, bytes]] = []
         self._pool: Optional[Workers] = None
@@ -261,6 +265,7 @@ class _Hashing:
         if len(self._piece) >= PIECE_FILES:
             self._pool.put(self._piece)
             self._piece = []
+            self._add_entries(self._pool.ready())
 
     def _start(self, size_bytes: int) -> None:
         self._pool = workers(self._job, files=len(self._few), size_bytes=size_bytes)
@@ -273,18 +278,23 @@ class _Hashing:
         with Descent(self.disk, self.root) as descent:
             return [_hash_one(self.disk, descent, *names, buffer) for names in piece]
 
-    def finish(self, walk: _Walk) -> None:
-        """Add the entries of all files to `walk`, or why they are refused."""
+    def finish(self) -> None:
+        """Wait for the rest."""
         if self._pool is None:
             self._start(self._small_size())
         assert self._pool is not None
         if self._piece:
             self._pool.put(self._piece)
-        done = 0
-        for piece, results in self._pool.finish():
+        self._add_entries(self._pool.finish())
+
+    def _add_entries(self, hashed: Iterable[tuple[Any, Any]]) -> None:
+        """The entries of these files, or why they are refused. What workers told is not kept until
+        the end: it takes as much memory as the entries."""
+        walk = self.walk
+        for piece, results in hashed:
             for (directory, name), (mode, size, digest, problem) in zip(piece, results):
                 path = name if directory == b"." else directory + b"/" + name
-                done += size
+                self._done += size
                 if problem in _CHANGES:
                     raise _changed(path, problem)
                 if problem:
@@ -292,7 +302,7 @@ class _Hashing:
                 else:
                     _refuse_special_bits(walk, path, mode)
                     walk.entries.append(Entry(path, FILE, mode & 0o777, size, digest))
-            self.progress(done, 0, "hashing")
+            self.progress(self._done, 0, "hashing")
 
     def _small_size(self) -> int:
         """The bytes of few files: one of them may be large, and worth a second process."""

@@ -25,10 +25,12 @@ _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _PATH = re.compile(r"/[A-Za-z0-9._/-]{1,199}")
 # Of TOML's basic strings those that JSON reads in the same way.
 _STRING = r'"(?:[^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*"'
+# For a line without the blanks around it: two that could share them would try all ways to do so.
 _POLICY_LINE = re.compile(
-    r"[ \t]*(?:#[^\x00-\x08\x0a-\x1f\x7f]*|(?P<name>[a-z]+)[ \t]*=[ \t]*(?P<value>"
-    rf"{_STRING}|\[[ \t]*(?:{_STRING}[ \t]*(?:,[ \t]*{_STRING}[ \t]*)*)?\]))?[ \t]*"
+    r"(?:#[^\x00-\x08\x0a-\x1f\x7f]*|(?P<name>[a-z]+)[ \t]*=[ \t]*(?P<value>"
+    rf"{_STRING}|\[[ \t]*(?:{_STRING}[ \t]*(?:,[ \t]*{_STRING}[ \t]*)*)?\]))?"
 )
+_MOST_POLICY_LINE = 4096
 _HOOK_KEYS = ("run", "url", "contains", "timeout_s", "user", "retries", "retry_wait_s")
 _TARGET_KEYS = ("root", "store", "mode", "owner", "keep_releases", "linked", "store_wait_s",
                 "store_timeout_s", "deploy_timeout_s")  # fmt: skip
@@ -256,19 +258,22 @@ class HostPolicy:
     users: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
 
-    def check(self, settings: Settings, root: str, mode: str) -> None:
-        """Raises ConfigError when the host does not allow this deploy."""
+    def check(self, settings: Settings, root: str, mode: str, user: str) -> None:
+        """Raises ConfigError when the host does not allow this deploy. `user` is who deploys, and
+        whom hooks run as that name nobody."""
         inside = any(root == r or root.startswith(r.rstrip("/") + "/") for r in self.roots)
         if self.roots and not inside:
             raise ConfigError(f"this host allows no target at {root}: see /etc/moorline.toml.")
         if self.modes and mode not in self.modes:
             raise ConfigError(f"this host does not allow mode {mode}: see /etc/moorline.toml.")
         hooks = settings.before_switch + settings.after_switch + settings.check
-        wanted = {hook.user for hook in hooks} | {settings.owner}
-        denied = sorted(user for user in wanted if user and self.users and user not in self.users)
+        wanted = {hook.user or user for hook in hooks if hook.run} | ({settings.owner} - {""})
+        denied = sorted(wanted - set(self.users)) if self.users else []
         if denied:
+            hint = f" A hook without 'user' runs as {user}." if user in denied else ""
             raise ConfigError(
                 f"this host does not allow the user {', '.join(denied)}: see /etc/moorline.toml."
+                + hint
             )
 
 
@@ -282,7 +287,8 @@ def parse_host_policy(text: bytes, where: str = "/etc/moorline.toml") -> HostPol
         raise ConfigError(f"{where} is not text in UTF-8.") from None
     fields: dict[str, Any] = {}
     for number, line in enumerate(lines, 1):
-        match = _POLICY_LINE.fullmatch(line)
+        short = len(line) <= _MOST_POLICY_LINE
+        match = _POLICY_LINE.fullmatch(line.strip(" \t")) if short else None
         if match is None or match["name"] in fields:
             raise ConfigError(
                 f'{where}, line {number}: write name = "text" or name = ["text", "text"], once.'

@@ -1,34 +1,45 @@
-"""The builds of one application on the shared mount: make a store, open it, read what is there.
+"""The builds of one application on the shared mount: open a store, read what is there.
 
 Nothing that is read here is trusted: a build's content counts only as far as it matches a manifest
-whose digest comes from somewhere else. Writing builds is `publishing`.
+whose digest comes from somewhere else. `founding` makes a store, `publishing` writes builds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Optional
 
-from moorline.build import Build, BuildId, build_id
-from moorline.disk import DAMAGE, AnyPath, Disk, Named
-from moorline.errors import ConfigError, Conflict, Mismatch, NotFound, UnknownFormat
-from moorline.files import make_directories, read_file, replace_file, write_file
-from moorline.layout import LAYOUTS, Base, Reader, Times, read_base
+from moorline.build import MOST_SEQUENCE, Build, BuildId, build_id
+from moorline.disk import DAMAGE, STALE, AnyPath, Disk, Named
+from moorline.errors import ConfigError, Mismatch, NotFound, Problem, UnknownFormat
+from moorline.files import (
+    read_file,
+    replace_file,
+)
+from moorline.layout import LAYOUTS, Reader, Times
 from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
-from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
-from moorline.record import Record, record_text
+from moorline.manifest import (
+    MAX_MANIFEST_BYTES,
+    STORED,
+    Manifest,
+    decompressed,
+    most_compressed,
+)
+from moorline.record import Record
 from moorline.scan import Progress, no_progress
-from moorline.settings import checked_app
 from moorline.verifying import Verified
 
 STORE_FORMAT = 1
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+REPAIR = "The build is damaged. Publish the same build again: that repairs it."
 MARKER = b"moorline-store.json"
 FOLDERS = (
     b"builds",
@@ -40,56 +51,6 @@ FOLDERS = (
     b"settings",
     b"ledger",
 )
-
-
-# -- making and opening a store -------------------------------------------------------------------
-
-
-def init_store(disk: Disk, path: AnyPath, *, app: str, layout: str = "pack") -> Store:
-    """Make a store at `path`, or open the one that is there.
-
-    Raises Conflict when it belongs to another application or has another layout, ConfigError when
-    the folder holds something else.
-    """
-    checked_app(app)
-    if layout not in LAYOUTS:
-        raise ConfigError(f"{layout!r} is not a layout. Use 'pack' or 'tree'.")
-    name = os.fsdecode(path)
-    make_directories(disk, path)
-    root = disk.open_directory(path)
-    try:
-        held = {named.name for named in disk.names(root)}
-        strange = held - set(FOLDERS) - {MARKER, b"lost+found"}
-        if MARKER not in held:
-            if any(not s.startswith(b".") for s in strange):
-                raise ConfigError(f"{name} is not empty and no store. Name an empty folder.")
-            for folder in FOLDERS:
-                with contextlib.suppress(FileExistsError):
-                    disk.make_directory(folder, 0o755, root)
-            disk.sync(root)  # who finds the marker finds the folders
-            _mark(disk, root, app, layout)
-    finally:
-        os.close(root)
-    store = open_store(disk, path)
-    if (store.app, store.layout) != (app, layout):
-        store.close()
-        raise Conflict(
-            f"{name} is already a store: of {store.app!r}, layout {store.layout}. "
-            "Use it as it is, or make the new store in another folder."
-        )
-    return store
-
-
-def _mark(disk: Disk, root: int, app: str, layout: str) -> None:
-    """Write the marker, once: of two that make a store at the same time, one wins."""
-    token = disk.token()
-    text = record_text({"format": STORE_FORMAT, "store": token, "app": app, "layout": layout})
-    temporary = b".%s.tmp" % token.encode()
-    write_file(disk, temporary, text, root)
-    with contextlib.suppress(FileExistsError):
-        disk.hard_link(temporary, MARKER, root, root)
-    disk.unlink(temporary, root)
-    disk.sync(root)
 
 
 def open_store(disk: Disk, path: AnyPath, *, app: Optional[str] = None) -> Store:
@@ -132,16 +93,6 @@ def open_store(disk: Disk, path: AnyPath, *, app: Optional[str] = None) -> Store
     except BaseException:
         os.close(root)
         raise
-
-
-@dataclass(frozen=True)
-class Newest:
-    """What the next build comes after: the highest sequence number and time given out (0: none),
-    and the newest build that is there and whole."""
-
-    sequence: int
-    created: int
-    base: Optional[Base] = None
 
 
 class Store:
@@ -191,7 +142,7 @@ class Store:
         found = []
         for name, kind in self.listed(b"builds"):
             with contextlib.suppress(ConfigError):
-                if kind in "d?":
+                if kind == "d":
                     found.append(build_id(os.fsdecode(name)))
         return found
 
@@ -209,6 +160,25 @@ class Store:
     def open_build(self, id: BuildId) -> OpenBuild:
         """The build `id`. Raises NotFound, or Mismatch when its build.json is damaged."""
         try:
+            return self._open_build(id)
+        except (OSError, Mismatch) as error:
+            if isinstance(error, OSError) and error.errno not in STALE:
+                raise
+            self.still_holds(id, error)  # and lists builds/, which refreshes what NFS believes
+            return self._open_build(id)
+
+    def still_holds(self, id: BuildId, error: Optional[BaseException] = None) -> None:
+        """Raises NotFound when build `id` is not there any more: what a reader took for damage was
+        a removal on another machine."""
+        with contextlib.suppress(OSError):
+            if os.fsencode(id) not in {named.name for named in self.listed(b"builds")}:
+                raise NotFound(
+                    f"build {id} was removed from the store at {self.path} while it was read. "
+                    "'moorline builds' lists what is there."
+                ) from error
+
+    def _open_build(self, id: BuildId) -> OpenBuild:
+        try:
             folder = self.disk.open_directory(id, self.folder(b"builds"))
         except FileNotFoundError:
             raise NotFound(
@@ -222,62 +192,35 @@ class Store:
         try:
             build = Build.parse(read_file(self.disk, b"build.json", folder), where)
             if build.id != id:
-                raise Mismatch(f"{where} speaks of build {build.id}. It was changed by hand.")
+                raise Mismatch(f"{where} speaks of build {build.id}: it was changed. {REPAIR}")
         except BaseException as error:
             os.close(folder)
             if isinstance(error, OSError) and error.errno in DAMAGE:
-                raise Mismatch(f"{where} is missing or no file: the build is damaged.") from None
+                raise Mismatch(f"{where} is missing or no file. {REPAIR}") from None
             if isinstance(error, ConfigError) and not isinstance(error, UnknownFormat):
-                raise Mismatch(f"{error.message} The build is damaged.") from None
+                raise Mismatch(f"{error.message} {REPAIR}") from None
             raise
         return OpenBuild(self, build, folder)
 
-    def newest(self, ids: Collection[BuildId], most: int = 16) -> Newest:
-        """What the next build comes after; `ids` are the builds that are listed."""
-        numbers, created = self.tickets(), 0
-        for number in numbers[:most]:
-            ticket = self.read_ticket(number)
-            if ticket is None:
-                continue
-            created = max(created, ticket.created)
-            base = self._base(ticket) if ticket.id in ids else None
-            if base is not None or not ids:
-                return Newest(numbers[0], created, base)
-        return Newest(numbers[0] if numbers else 0, created)
-
-    def _base(self, ticket: Build) -> Optional[Base]:
-        """The build that `ticket` speaks of; None when it is gone, damaged, or another one, which
-        was faster to take the id."""
-        try:
-            folder = self.disk.open_directory(ticket.id, self.folder(b"builds"))
-        except OSError as error:
-            if error.errno not in DAMAGE:
-                raise
-            return None
-        try:
-            return read_base(self.disk, folder, ticket.digest)
-        except BaseException as error:
-            os.close(folder)
-            damaged = isinstance(error, OSError) and error.errno in DAMAGE
-            if damaged or isinstance(error, Mismatch):
-                return None
-            raise
-
     def has(self, folder: bytes, name: str, size_bytes: int) -> bool:
-        """Whether agent/ or settings/ holds `name`, as long as it should be."""
+        """Whether agent/ or settings/ holds `name`, as long as it should be, and durably."""
         try:
             status = self.disk.stat(os.fsencode(name), self.folder(folder))
         except OSError as error:
             if error.errno not in DAMAGE:
                 raise
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
+        held = stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
+        if held:
+            self.disk.sync(self.folder(folder))  # who put it there may have died before doing that
+        return held
 
     def put(self, folder: bytes, name: str, data: bytes) -> None:
         """Keep `data` in agent/ or settings/ under its own digest; a damaged one is replaced."""
         fd = self.folder(folder)
         try:
             if read_file(self.disk, os.fsencode(name), fd, most=len(data)) == data:
+                self.disk.sync(fd)  # who put it there may have died before doing that
                 return
         except OSError as error:
             if error.errno not in DAMAGE:
@@ -304,10 +247,23 @@ class Store:
             )
         return data
 
+    def changed(self, folder: bytes) -> Iterator[Problem]:
+        """The files of agent/ or settings/ that do not have the digest in their name."""
+        for name in sorted(os.fsdecode(named.name) for named in self.listed(folder)):
+            digest = name.partition(".")[0]
+            if not _DIGEST.fullmatch(digest):
+                continue
+            with contextlib.suppress(NotFound):  # removed meanwhile
+                try:
+                    self.get(folder, name, digest)
+                except Mismatch:
+                    yield Problem(f"{os.fsdecode(folder)}/{name}", "is not what its name says")
+
     # -- the order of builds ------------------------------------------------------------------
 
     def tickets(self) -> list[int]:
-        """Sequence numbers given out so far, the highest first."""
+        """Sequence numbers given out so far, the highest first. Names that no publish can have
+        made are passed over."""
         names = [named.name for named in self.listed(b"sequence")]
         return sorted((int(name) for name in names if _is_number(name)), reverse=True)
 
@@ -328,11 +284,12 @@ class Store:
 
 
 def _is_number(name: bytes) -> bool:
-    return name.isdigit() and len(name) < 19 and not name.startswith(b"0")
+    plain = name.isdigit() and len(name) < 19 and not name.startswith(b"0")
+    return plain and int(name) <= MOST_SEQUENCE
 
 
 class OpenBuild:
-    """One published build, open."""
+    """One published build, open. As a context manager it tells removal from damage: NotFound."""
 
     def __init__(self, store: Store, build: Build, folder: int) -> None:
         self.store = store
@@ -346,8 +303,11 @@ class OpenBuild:
     def __enter__(self) -> OpenBuild:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: Optional[BaseException], *_: object) -> None:
         self.close()
+        stale = isinstance(error, OSError) and error.errno in (errno.ENOENT, *STALE)
+        if stale or isinstance(error, Mismatch):
+            self.store.still_holds(self.build.id, error)
 
     @property
     def path(self) -> str:
@@ -359,13 +319,13 @@ class OpenBuild:
         digest = digest or self.build.digest
         most = min(size_bytes or MAX_MANIFEST_BYTES, MAX_MANIFEST_BYTES)
         try:
-            text = read_file(self.store.disk, b"manifest", self.folder, most=most)
+            data = read_file(self.store.disk, STORED, self.folder, most=most_compressed(most))
         except OSError as error:
             if error.errno not in DAMAGE:
                 raise
-            text = b""
+            data = b""
         try:
-            return Manifest.parse(text, digest)
+            return Manifest.parse(decompressed(data, most), digest)
         except Mismatch:
             raise Mismatch(
                 f"the manifest of build {self.build.id} at {self.path} is not the one that CI made "
@@ -379,7 +339,15 @@ class OpenBuild:
             rows = self.index(manifest).rows
         except Mismatch:
             return dict.fromkeys((entry.path for entry in manifest.files), self.build.created)
-        return {entry.path: row.time for entry, row in zip(manifest.files, rows)}
+        return {entry.path: time for entry, time in zip(manifest.files, rows.times)}
+
+    def has_index(self, manifest: Manifest) -> bool:
+        """Whether it can be read: layout tree does not need it for anything but times."""
+        try:
+            self.index(manifest)
+        except Mismatch:
+            return False
+        return True
 
     def index(self, manifest: Manifest) -> Index:
         """What the store says of the manifest's files, read once. Raises Mismatch."""
@@ -389,7 +357,10 @@ class OpenBuild:
 
     def verify(self, manifest: Manifest, progress: Progress = no_progress) -> Verified:
         """Read everything the store holds of this build and list what differs."""
-        return self.reader(manifest).verify(manifest, progress)
+        found = self.reader(manifest).verify(manifest, progress)
+        if found.problems:
+            self.store.still_holds(self.build.id)
+        return found
 
     def reader(self, manifest: Manifest) -> Reader:
         if self.store.layout == "pack":

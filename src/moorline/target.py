@@ -22,11 +22,11 @@ import time
 from collections.abc import Iterator
 from typing import Optional
 
-from moorline.build import BuildId, Release, build_id, checked_digest
-from moorline.disk import AnyPath, Disk
+from moorline.build import BuildId, Release, build_id, checked_digest, checked_token
+from moorline.disk import DAMAGE, AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, NotFound, Unsafe
-from moorline.files import read_file, remove_tree, replace_file, sync_directory
-from moorline.history import Deploying, previous_of
+from moorline.files import read_file, replace_file, sync_directory
+from moorline.history import Deploying
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record, record_text
 
@@ -34,8 +34,8 @@ LOCK_WAIT_S = 60.0
 _LOCK_STEP_S = 0.05
 _PRIVATE = (b".moorline", b"releases")
 _KEPT = (b"manifests", b"agents", b"settings")
-_RELEASE = re.compile(r"releases/([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.([0-9]{1,9})")
-_TREE = re.compile(r"/.*/builds/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/tree")
+RELEASE = re.compile(r"releases/([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.([0-9]{1,9})")
+TREE = re.compile(r"/.*/builds/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/tree")
 
 
 # -- opening a target -----------------------------------------------------------------------------
@@ -74,17 +74,28 @@ def open_target(disk: Disk, root: str, *, make: bool = True) -> Target:
         raise
 
 
-def make_folder(disk: Disk, path: AnyPath, at: Optional[int] = None) -> bool:
+def make_folder(
+    disk: Disk, path: AnyPath, at: Optional[int] = None, owner: Optional[tuple[int, int]] = None
+) -> bool:
     """A folder that a web server may enter, whatever the umask is and the folder above says. False
-    when the name was there."""
+    when the name was there.
+
+    The folder above may belong to the application, who can put another folder in its place at once:
+    so only what is open, empty and ours gets the mode and the `owner`.
+    """
     try:
         disk.make_directory(path, 0o755, at)
     except FileExistsError:
         return False
     fd = disk.open_directory(path, at)
     try:
-        if os.fstat(fd).st_mode & 0o7777 != 0o755:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or disk.names(fd):
+            return False
+        if status.st_mode & 0o7777 != 0o755:
             disk.set_mode(fd, 0o755)
+        if owner is not None:
+            disk.set_owner(fd, *owner)
     finally:
         os.close(fd)
     return True
@@ -191,7 +202,7 @@ class Target:
             )
             known = (record.text("machine", ""), record.text("root", ""))
             if known == (machine, self.root):
-                return record.text("id", most=64)
+                return checked_token(record.text("id"), "target.json")  # names a file in the ledger
         except (FileNotFoundError, ConfigError):
             pass
         token = self.disk.token()
@@ -272,7 +283,8 @@ class Target:
                 os.close(fd)
 
     def _sync_way(self, folder: int) -> None:
-        """Before the first row: the names that lead to it, from the one of the target down."""
+        """Before the first row: the names that lead to the history, from the target's own down. Who
+        made them may have died before they were durable, and so without a row."""
         self.disk.sync(folder)
         self.disk.sync(self.fd)
         with contextlib.suppress(PermissionError):
@@ -295,7 +307,7 @@ class Target:
 
     def live_id(self) -> Optional[BuildId]:
         """The id of what is live, by the name that `current` has."""
-        match = _RELEASE.fullmatch(self.current()) or _TREE.fullmatch(self.current())
+        match = RELEASE.fullmatch(self.current()) or TREE.fullmatch(self.current())
         return build_id(match.group(1)) if match else None
 
     def next_number(self, rows: list[Release]) -> int:
@@ -303,7 +315,7 @@ class Target:
         numbers = [row.n for row in rows]
         with self.folder(b"releases") as releases:
             for name, _ in self.disk.names(releases):
-                match = _RELEASE.fullmatch("releases/" + os.fsdecode(name))
+                match = RELEASE.fullmatch("releases/" + os.fsdecode(name))
                 if match:
                     numbers.append(int(match.group(2)))
         return max(numbers, default=0) + 1
@@ -332,6 +344,7 @@ class Target:
         with self.folder(b".moorline/" + folder) as fd:
             try:
                 if read_file(self.disk, name, fd, most=len(data)) == data:
+                    self.disk.sync(fd)  # who put it there may have died before doing that
                     return
             except OSError:
                 pass
@@ -339,10 +352,24 @@ class Target:
 
     def kept(self, folder: bytes, name: str) -> Optional[bytes]:
         try:
-            with self.folder(b".moorline/" + folder) as fd:
-                return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
+            return self._read_kept(folder, name)
         except OSError:
             return None
+
+    def keeps(self, folder: bytes, name: str) -> bool:
+        """Whether a kept file is there and has the digest in its name. Raises OSError when the disk
+        does not say."""
+        try:
+            data = self._read_kept(folder, name)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            return False
+        return hashlib.sha256(data).hexdigest() == name.partition(".")[0]
+
+    def _read_kept(self, folder: bytes, name: str) -> bytes:
+        with self.folder(b".moorline/" + folder) as fd:
+            return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
 
     def manifest(self, digest: str) -> Optional[Manifest]:
         """A kept manifest, when it is there and right."""
@@ -356,78 +383,6 @@ class Target:
         """The same, not parsed; empty when it is missing or wrong."""
         text = self.kept(b"manifests", checked_digest(digest, "manifest")) or b""
         return text if hashlib.sha256(text).hexdigest() == digest else b""
-
-    # -- cleaning -----------------------------------------------------------------------------
-
-    def clean(self, keep: int) -> list[str]:
-        """Remove releases beyond the newest `keep`, leftovers, and what only they needed.
-
-        Never what is live, what rollback would take, or a deployment under way; and never a folder
-        that is not named as Moorline names releases: another tool may have used this root. Returns
-        the places that were removed. A folder is renamed before anything in it is unlinked.
-        """
-        rows = self.history()
-        wanted = self._wanted(rows, keep)
-        live = os.path.realpath(self.path_of(self.current() or "."))
-        removed = []
-        with self.folder(b"releases") as releases:
-            for name, _ in sorted(self.disk.names(releases)):
-                place = "releases/" + os.fsdecode(name)
-                if place in wanted or self.path_of(place) == live or not _ours(place):
-                    continue
-                doomed = name
-                if not name.startswith(b".removing."):
-                    doomed = b".removing." + name[:200]
-                    self.disk.rename(name, doomed, releases, releases)
-                    removed.append(place)
-                remove_tree(self.disk, doomed, releases)
-        self._clean_kept(rows, wanted)
-        self._clean_temporary()
-        return removed
-
-    def _wanted(self, rows: list[Release], keep: int) -> set[str]:
-        wanted = {self.current()}
-        deploying = self.deploying()
-        if deploying is not None:
-            wanted |= {deploying.previous, deploying.release.place}
-        previous = previous_of(rows, self.live_id())
-        if previous is not None:
-            wanted.add(previous.place)
-        good = [row.place for row in reversed(rows) if row.step in ("live", "restored")]
-        for place in dict.fromkeys(good):
-            if len(wanted - {""}) < keep and place.startswith("releases/"):
-                wanted.add(place)
-        return wanted
-
-    def _clean_kept(self, rows: list[Release], wanted: set[str]) -> None:
-        """Manifests, agents and settings that no kept release names."""
-        named = [row for row in rows if row.place in wanted]
-        deploying = self.deploying()
-        if deploying is not None:
-            named.append(deploying.release)
-        used = {
-            b"manifests": {row.digest for row in named},
-            b"agents": {f"{row.agent}.pyz" for row in named},
-            b"settings": {f"{row.settings}.json" for row in named},
-        }
-        for folder, names in used.items():
-            with self.folder(b".moorline/" + folder) as fd:
-                for name, _ in self.disk.names(fd):
-                    if os.fsdecode(name) not in names:
-                        self.disk.unlink(name, fd)
-
-    def _clean_temporary(self) -> None:
-        """Temporary names that a crash left; with the lock held nobody is using them."""
-        for folder in (b".", b".moorline"):
-            with self.folder(folder) as fd:
-                for name, kind in self.disk.names(fd):
-                    if kind in "fl" and name.startswith(b".") and name.endswith(b".tmp"):
-                        self.disk.unlink(name, fd)
-
-
-def _ours(place: str) -> bool:
-    """Whether a folder in releases/ has a name that Moorline gives: <id>.<n>, or one to remove."""
-    return bool(_RELEASE.fullmatch(place)) or place.startswith("releases/.removing.")
 
 
 def _machine_id(disk: Disk) -> str:

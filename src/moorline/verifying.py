@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from dataclasses import dataclass
 from typing import Any, Union
 
+from moorline.crew import depth, read_latency
 from moorline.disk import AnyPath, Descent, Disk
 from moorline.errors import Problem
-from moorline.hashing import SMALL_FILES, hash_buffer, hash_file, pieces, workers
+from moorline.hashing import SMALL_FILES, WAITS_S, hash_buffer, hash_file, pieces, workers
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, shown
 from moorline.scan import Progress, no_progress
 
@@ -65,37 +65,24 @@ def verify(
 def _verify(
     disk: Disk, fd: int, manifest: Manifest, job: Any, runs: int, progress: Progress
 ) -> Verified:
-    latency = _latency(disk, fd, manifest)
+    files = manifest.files
+    latency_s = read_latency(disk, fd, files) if len(files) > SMALL_FILES else 0.0
     pool = workers(
-        job, files=len(manifest.files), size_bytes=manifest.size_bytes, latency_s=latency
+        job, files=len(files), size_bytes=manifest.size_bytes, latency_s=latency_s,
+        depth=depth(manifest.entries) if latency_s > WAITS_S else 1,
     )  # fmt: skip
     problems: list[Problem] = []
-    files = size = 0
+    read = size = 0
     try:
         for index in range(runs):
             pool.put(index)
         for _, (found, more_files, more_bytes) in pool.finish():
             problems += [Problem(*pair) for pair in found]
-            files, size = files + more_files, size + more_bytes
+            read, size = read + more_files, size + more_bytes
             progress(size, manifest.size_bytes, "verifying")
     finally:
         pool.close()
-    return Verified(tuple(sorted(problems)), files, size)
-
-
-def _latency(disk: Disk, fd: int, manifest: Manifest) -> float:
-    """Seconds to open one file, the least of a few: tells a local disk from a network."""
-    times = []
-    with Descent(disk, fd) as descent:
-        for entry in manifest.files[:3] if len(manifest.files) > SMALL_FILES else []:
-            directory, _, name = entry.path.rpartition(b"/")
-            start = time.perf_counter()
-            try:
-                os.close(disk.open_file(name, at=descent.enter(directory or b"."))[0])
-            except OSError:
-                continue
-            times.append(time.perf_counter() - start)
-    return min(times, default=0.0)
+    return Verified(tuple(sorted(problems)), read, size)
 
 
 class _Check:

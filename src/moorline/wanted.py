@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
-from moorline.build import BuildId, Release
-from moorline.bundle import Bundle
+from moorline.build import BuildId, Release, build_id
+from moorline.bundle import Bundle, read_bundle
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, NotFound
 from moorline.files import read_file
 from moorline.guard import guarded
+from moorline.history import find_release, previous_of
 from moorline.ledger.directory import DirectoryLedger
 from moorline.scan import Progress, no_progress
 from moorline.settings import HostPolicy, Settings, parse_host_policy, parse_settings
@@ -45,6 +46,25 @@ class Wanted:
     group: str = ""
     reason: str = "deploy"
     variables: Mapping[str, str] = field(default_factory=dict)
+
+    def release(self, number: int, place: str, time: int) -> Release:
+        """The row that intends it, as release `number` of a target."""
+        return Release(
+            n=number,
+            step="intended",
+            id=self.id,
+            digest=self.digest,
+            mode=self.mode,
+            source=self.source,
+            time=time,
+            place=place,
+            manifest_bytes=self.manifest_bytes,
+            settings=self.settings_digest,
+            agent=self.agent,
+            deployment=self.deployment,
+            stage=self.stage,
+            reason=self.reason,
+        )
 
 
 def host_policy(disk: Disk) -> HostPolicy:
@@ -140,6 +160,50 @@ def from_ledger(
         settings_digest=settings.digest,
         stage=stage,
         reason=reason,
+    )
+
+
+def from_words(
+    disk: Disk, what: str, *, store: str, root: str = "", mode: str = "", stage: str = "",
+    settings: Settings,
+) -> Wanted:  # fmt: skip
+    """What a person names: a bundle (folder or zip) or a build id, with these settings."""
+    if what.endswith(".zip") or "/" in what or os.path.isdir(what):
+        bundle = read_bundle(disk, what)
+        return from_bundle(disk, bundle, store=store, root=root, mode=mode, stage=stage)
+    return from_ledger(
+        disk, build_id(what), store=store, settings=settings, mode=mode, stage=stage
+    )  # fmt: skip
+
+
+def back_to(
+    target: Target, to: str = "", *, store: str, stage: str = "", trust_store: bool = False,
+    settings: Optional[Settings] = None,
+) -> Wanted:  # fmt: skip
+    """What a rollback goes to: the previous good release, or `to` where the history knows it. With
+    `settings`, what this target never had comes by the word of the ledger.
+
+    Raises NotFound, and ConfigError when the share's word is not enough.
+    """
+    rows = target.history()
+    row = find_release(rows, build_id(to)) if to else previous_of(rows, target.live_id())
+    if row is not None:
+        return from_history(target, row, store=store, stage=stage, trust_store=trust_store)
+    if not to or not store or settings is None:
+        raise NotFound(
+            f"{target.root} has no release to go back to: its history knows no other build that "
+            "passed its check. Deploy a bundle instead.",
+            live=target.live_id(),
+        )
+    if not trust_store and any(row.source != "share" for row in rows):
+        raise ConfigError(
+            f"build {to} was never live on {target.root}: only the share vouches for its content, "
+            "and this target has had bundles. Deploy its bundle, or give --trust-store if the "
+            "share's word is good enough.",
+            live=target.live_id(),
+        )
+    return from_ledger(
+        target.disk, build_id(to), store=store, settings=settings, stage=stage, reason="rollback"
     )
 
 

@@ -17,19 +17,21 @@ from dataclasses import replace
 
 from moorline import __version__
 from moorline.agent_file import agent_bytes
-from moorline.build import Build, BuildId, Pin, Release, TargetRecord, build_id
-from moorline.bundle import Bundle, bundle_files, read_bundle, write_bundle, zip_bytes
+from moorline.audit import verify_all, verify_build, verify_target
+from moorline.build import Build, Pin, Release, TargetRecord, build_id
+from moorline.bundle import Bundle, bundle_files, write_bundle, zip_bytes
 from moorline.config import CONFIG_NAME, Config, new_config_text
 from moorline.disk import Disk
-from moorline.errors import ConfigError, Mismatch, NotFound, Problem, translated
-from moorline.files import remove_tree, write_file
+from moorline.errors import ConfigError, Conflict, NotFound, translated
+from moorline.exporting import write_export
+from moorline.files import write_file
+from moorline.founding import init_store
 from moorline.golive import GoLive
-from moorline.history import find_release, previous_of
+from moorline.history import previous_of
 from moorline.layout import Written
 from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Difference, difference
-from moorline.place import Placement
 from moorline.publishing import Publisher
 from moorline.results import (
     BuildLine,
@@ -40,9 +42,7 @@ from moorline.results import (
     ShowResult,
     VerifyResult,
     build_line,
-    hint,
     published,
-    verified,
     would_go_live,
 )
 from moorline.scan import (
@@ -53,10 +53,9 @@ from moorline.scan import (
     scan,
 )
 from moorline.settings import Hook, Settings, settings_of
-from moorline.store import OpenBuild, Store, init_store, open_store
+from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target, open_target
-from moorline.verifying import verify as verify_tree
-from moorline.wanted import Wanted, from_bundle, from_history, from_ledger, host_policy
+from moorline.wanted import Wanted, back_to, from_words, host_policy
 
 DISK = Disk()
 
@@ -181,33 +180,16 @@ def export(
 ) -> ExportResult:
     """A plain folder of any build, every byte verified. `directory` must not exist yet."""
     started = time.monotonic()
+    above, name = os.path.split(os.path.abspath(directory))
     with translated("export"), _open(disk, config) as store, _build(store, id) as opened:
         manifest = opened.manifest()
+        if os.path.lexists(directory):
+            raise ConfigError(f"{directory} exists. Name a new folder for the export.")
+        parent = disk.open_directory(above)
         try:
-            disk.make_directory(directory)
-        except FileExistsError:
-            raise ConfigError(f"{directory} exists. Name a new folder for the export.") from None
-        root = disk.open_directory(directory)
-        try:
-            Placement(
-                disk,
-                root,
-                manifest,
-                opened.times(manifest),
-                opened.reader(manifest),
-                [],
-                None,
-                progress,
-            ).run()
-            disk.sync_all(root)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                parent = disk.open_directory(os.path.dirname(os.path.abspath(directory)))
-                remove_tree(disk, os.fsencode(os.path.basename(directory.rstrip("/"))), parent)
-                os.close(parent)
-            raise
+            write_export(disk, opened, manifest, parent, os.fsencode(name), progress)
         finally:
-            os.close(root)
+            os.close(parent)
         seconds = time.monotonic() - started
         files = len(manifest.files)
         return ExportResult(opened.build.id, directory, files, manifest.size_bytes, seconds)
@@ -217,10 +199,28 @@ def pin(id: str, *, config: Config, reason: str, disk: Disk = DISK) -> Pin:
     """Keep a build, whatever the policy says, until it is unpinned."""
     if not reason.strip():
         raise ConfigError("a pin needs a reason: whoever cleans up will read it.")
-    with translated("pin"), _open(disk, config) as store, _build(store, id) as opened:
-        made = Pin(opened.build.id, reason, getpass.getuser(), int(disk.now()))
-        DirectoryLedger(disk, store.root).write_pin(made)
+    with translated("pin"), _open(disk, config) as store:
+        with _build(store, id) as opened:
+            made = Pin(opened.build.id, reason, _user_name(), int(disk.now()))
+        Pin.parse(made.text(), "pin")  # one that nobody can read would stop whoever reads all
+        ledger = DirectoryLedger(disk, store.root)
+        ledger.write_pin(made)
+        # As in a deploy: who removes it announced that before reading the pins, so one of the two
+        # sees the other.
+        if made.id not in store.ids() or made.id in ledger.removing():
+            ledger.remove_pin(made.id)
+            raise Conflict(
+                f"build {made.id} is being removed from the store at {store.path}: it was not "
+                "pinned. Publish it again, or pin another build."
+            )
         return made
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()[:100]
+    except (KeyError, OSError):  # a container may run as any number
+        return f"user {os.geteuid()}"
 
 
 def unpin(id: str, *, config: Config, disk: Disk = DISK) -> int:
@@ -247,7 +247,10 @@ def deploy(
         if not store:
             store = config.store_path()
         root = target or config.target
-        wanted = _wanted(disk, what, store, root, mode or "", stage, config)
+        wanted = from_words(
+            disk, what, store=store, root=root, mode=mode or "", stage=stage,
+            settings=config.settings,
+        )  # fmt: skip
         if checks:
             settings = replace(wanted.settings, check=(*wanted.settings.check, *checks))
             wanted = replace(wanted, settings=settings)
@@ -272,7 +275,10 @@ def rollback(
         root = target or config.target_root(stage)
         store = host_policy(disk).store or config.store or config.settings.store
         with open_target(disk, root, make=False) as opened, opened.lock():
-            wanted = _back(disk, opened, to, store, stage, trust_store, config)
+            wanted = back_to(
+                opened, to or "", store=store, stage=stage, trust_store=trust_store,
+                settings=config.settings,
+            )  # fmt: skip
             if dry_run:
                 return would_go_live(wanted, opened.root, started)
             return _go(disk, opened, wanted, progress, started)
@@ -294,14 +300,15 @@ def verify(
     *, config: Config, id: str | None = None, target: str | None = None, everything: bool = False,
     progress: Progress = no_progress, disk: Disk = DISK,
 ) -> tuple[VerifyResult, ...]:  # fmt: skip
-    """Hash a build of the store, every build, or what a target serves; list every difference."""
+    """Hash a build of the store, all of it, or what a target serves; list every difference."""
     with translated("verify"):
         if target:
-            return (_verify_target(disk, target, progress),)
+            return (verify_target(disk, target, progress),)
         with _open(disk, config) as store:
             if everything:
-                return tuple(_verify_any(store, one, progress) for one in sorted(store.ids()))
-            return (_verify_build(store, build_id(id or ""), progress),)
+                return tuple(verify_all(store, progress))
+            with _build(store, id or "") as opened:
+                return (verify_build(store, opened, progress),)
 
 
 # -- the steps ------------------------------------------------------------------------------------
@@ -364,45 +371,6 @@ def _remember(ledger: DirectoryLedger, build: Build) -> None:
     ledger.write_build(build)
 
 
-def _wanted(
-    disk: Disk, what: str, store: str, root: str, mode: str, stage: str, config: Config
-) -> Wanted:
-    if what.endswith(".zip") or "/" in what or os.path.isdir(what):
-        bundle = read_bundle(disk, what)
-        return from_bundle(disk, bundle, store=store, root=root, mode=mode, stage=stage)
-    return from_ledger(
-        disk, build_id(what), store=store, settings=config.settings, mode=mode, stage=stage
-    )
-
-
-def _back(
-    disk: Disk, target: Target, to: str | None, store: str, stage: str, trust_store: bool,
-    config: Config,
-) -> Wanted:  # fmt: skip
-    """What a rollback goes to: the previous good release, or `to` wherever it is known."""
-    rows = target.history()
-    row = find_release(rows, build_id(to)) if to else previous_of(rows, target.live_id())
-    if row is not None:
-        return from_history(target, row, store=store, stage=stage, trust_store=trust_store)
-    if to and store:
-        if not trust_store and any(row.source != "share" for row in rows):
-            raise ConfigError(
-                f"build {to} was never live on {target.root}: only the share vouches for its "
-                "content, and this target has had bundles. Deploy its bundle, or give "
-                "--trust-store if the share's word is good enough.",
-                live=target.live_id(),
-            )
-        settings = config.settings
-        return from_ledger(
-            disk, build_id(to), store=store, settings=settings, stage=stage, reason="rollback"
-        )
-    raise NotFound(
-        f"{target.root} has no release to go back to: its history knows no other build that passed "
-        "its check. Deploy a bundle instead.",
-        live=target.live_id(),
-    )
-
-
 def _go(
     disk: Disk, target: Target, wanted: Wanted, progress: Progress, started: float
 ) -> DeployResult:
@@ -428,31 +396,3 @@ def _go(
         reused_files=placed.reused_files,
         notes=tuple(notes),
     )
-
-
-def _verify_build(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
-    started = time.monotonic()
-    with _build(store, id) as opened:
-        found = opened.verify(opened.manifest(), progress)
-        return verified(id, found, opened.path, started)
-
-
-def _verify_any(store: Store, id: BuildId, progress: Progress) -> VerifyResult:
-    """One of all builds: a damaged record or manifest is a finding, and the others go on."""
-    try:
-        return _verify_build(store, id, progress)
-    except (Mismatch, ConfigError) as error:
-        where = f"{store.path}/builds/{id}"
-        return VerifyResult(id, False, (Problem(".", error.message),), 0, 0, 0.0, where)
-
-
-def _verify_target(disk: Disk, root: str, progress: Progress) -> VerifyResult:
-    started = time.monotonic()
-    with open_target(disk, root, make=False) as target:
-        live = target.live(target.history())
-        manifest = target.manifest(live.digest) if live is not None else None
-        if live is None or manifest is None:
-            raise NotFound(f"nothing is live on {target.root} that its history knows.")
-        found = verify_tree(disk, target.path_of(live.place), manifest, progress)
-        hinted = tuple(Problem(p.path, p.problem + hint(p)) for p in found.problems)
-        return verified(live.id, replace(found, problems=hinted), target.root, started)

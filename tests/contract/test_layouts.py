@@ -85,7 +85,7 @@ def test_a_build_comes_back_as_it_went_in(store: Path, site: Path) -> None:
     assert (written.new_files, written.linked_files, written.repaired) == (6, 0, 0)
     assert not published.already
     names = {p.name for p in (store / "builds/1").iterdir()}
-    assert names - {"tree"} == {"build.json", "manifest", "index"}
+    assert names - {"tree"} == {"build.json", "manifest.gz", "index"}
 
 
 def test_only_the_files_that_are_wanted_are_read(store: Path, site: Path) -> None:
@@ -365,7 +365,7 @@ def test_damaged_content_is_found_listed_and_mended(store: Path, site: Path, dam
     assert content(store, "1") == good
     assert times(store, "1") == when
     assert leftovers(store) == []
-    for name in ("build.json", "manifest"):
+    for name in ("build.json", "manifest.gz"):
         assert (store / "builds/1" / name).read_bytes() == before[store / "builds/1" / name]
     assert publish(store, site, "1").written.repaired == 0
 
@@ -406,7 +406,7 @@ def test_a_build_on_a_damaged_one_is_whole_when_the_damage_can_be_seen(
         shutil.rmtree(store / "builds" / f"a{number}")
 
 
-@pytest.mark.parametrize("name", ["manifest", "index", "build.json"])
+@pytest.mark.parametrize("name", ["manifest.gz", "index", "build.json"])
 @pytest.mark.parametrize("gone", [True, False])
 def test_damaged_records_of_a_build_are_mended(
     store: Path, site: Path, name: str, gone: bool
@@ -438,11 +438,22 @@ def test_a_record_is_only_mended_for_the_same_content(store: Path, site: Path) -
     assert not (store / "builds/1/build.json").exists()
 
 
-def test_a_build_without_record_and_manifest_is_nobodys(store: Path, site: Path) -> None:
-    """Nothing says what the id stood for: it is not given away again."""
+def test_a_build_without_record_and_manifest_is_known_by_its_ticket(
+    store: Path, site: Path
+) -> None:
+    """Where nothing says what the id stood for it is not given away again."""
     publish(store, site, "1")
-    (store / "builds/1/build.json").unlink()
-    (store / "builds/1/manifest").unlink()
+    for name in ("build.json", "manifest.gz"):
+        (store / "builds/1" / name).unlink()
+    assert publish(store, site, "1").already
+    assert problems(store, "1") == ()
+    for name in (
+        "builds/1/build.json",
+        "builds/1/manifest.gz",
+        "sequence/1",
+        "ledger/builds/1.json",
+    ):
+        (store / name).unlink()
     with pytest.raises(Mismatch):
         publish(store, site, "1")
 

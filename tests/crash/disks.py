@@ -3,8 +3,10 @@
     WatchedDisk        counts; `before` and `after` are called around each operation
     DyingDisk          the process dies there: that operation and all later ones raise Dead
     InterruptedDisk    Ctrl-C arrives there, and the program goes on with its cleaning up
-    FaultyDisk         this one operation fails with an error
-    RetriedDisk        it works, and says EEXIST or ENOENT: a retry over NFS without a reply cache
+    FaultyDisk         this one operation fails with an error, and what it should have made safe is
+                       lost
+    UnsureDisk         it works, and reports an error: EEXIST or ENOENT is what a retry over NFS
+                       without a reply cache meets, EIO what a server says that lost its answer
     ActingDisk         somebody else runs a whole verb just before it
 
 Tokens are numbered instead of random, so that two runs that die at points between which nothing
@@ -13,16 +15,18 @@ was changed leave the same state behind. Syncs are counted and not done: see `po
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 
 from fakes import CHANGING
-from moorline.disk import AnyPath, Disk
+from moorline.disk import DAMAGE, AnyPath, Disk
 
 OPERATIONS = (
     *("open_directory", "names", "stat", "read_link", "open_file", "read", "read_into"),
@@ -39,8 +43,7 @@ class Dead(BaseException):
     """The process died: nothing may catch this and carry on."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One operation with its arguments; `number` counts from 0."""
 
     number: int
@@ -129,6 +132,18 @@ for _operation in OPERATIONS:
     setattr(WatchedDisk, _operation, _watched(_operation))
 
 
+class PathsDisk(WatchedDisk):
+    """Notes the path of each operation while it can still be told."""
+
+    def __init__(self, seed: str) -> None:
+        super().__init__(seed)
+        self.paths: dict[int, str] = {}
+
+    def before(self, call: Call) -> None:
+        with contextlib.suppress(KeyError, OSError):
+            self.paths[call.number] = call.path
+
+
 class DyingDisk(WatchedDisk):
     """Dies before operation `at`, or when it has happened but before it returns."""
 
@@ -149,44 +164,112 @@ class DyingDisk(WatchedDisk):
 
 
 class InterruptedDisk(WatchedDisk):
-    """Ctrl-C arrives when operation `at` has happened; the program goes on with its cleaning up."""
+    """Ctrl-C arrives before operation `at`, or when it has happened; the program goes on with its
+    cleaning up."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, *, after: bool = False) -> None:
         super().__init__()
         self.at = at
+        self.late = after
+
+    def before(self, call: Call) -> None:
+        if call.number == self.at and not self.late:
+            self._fire()
 
     def after(self, call: Call) -> None:
-        if call.number == self.at:
-            self.fired = True
-            raise KeyboardInterrupt
+        if call.number == self.at and self.late:
+            self._fire()
+
+    def _fire(self) -> None:
+        self.fired = True
+        raise KeyboardInterrupt
+
+
+class Code(int):
+    """An error number that remembers who told it from the others of CODES: what nobody tells apart
+    is tried once. Nobody does who asks only for numbers that are none of them."""
+
+    def __init__(self, number: int) -> None:
+        self.told_by: set[str] = set()
+
+    def _note(self, code: CodeType) -> None:
+        if code.co_filename != __file__ and code.co_name != WORDING:
+            self.told_by.add(code.co_qualname)
+
+    def __eq__(self, other: object) -> bool:
+        if other in CODES:
+            self._note(sys._getframe(1).f_code)
+        return int(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self.__eq__(other)
+
+    def __hash__(self) -> int:
+        code = sys._getframe(1).f_code
+        if "DAMAGE" not in code.co_names:  # a set, or a table, that may hold some of them
+            self._note(code)
+        return hash(int(self))
+
+
+WORDING = "from_os_error"
+"""Chooses the words for an error that ends a verb anyway."""
 
 
 class FaultyDisk(WatchedDisk):
-    """Operation `at` fails with `code` and does nothing."""
+    """Operation `at` fails with `code`.
+
+    A write that fails has written half; a close or sync that fails has lost half of what was
+    written and not synced before: who takes no notice has a torn file.
+    """
+
+    def __init__(self, at: int, code: int) -> None:
+        super().__init__()
+        self.at = at
+        self.code = code
+        self._durable: dict[str, int] = {}  # files with unsynced bytes: their size without these
+
+    def before(self, call: Call) -> None:
+        if call.operation == "write":
+            self._durable.setdefault(call.path, os.fstat(call.arguments[0]).st_size)
+        if call.number == self.at:
+            self.fired = True
+            self._lose(call)
+            raise OSError(self.code, os.strerror(self.code), f"planned at {call}")
+
+    def after(self, call: Call) -> None:
+        if call.operation == "sync":
+            self._durable.pop(call.path, None)
+        elif call.operation == "sync_all":
+            self._durable.clear()
+
+    def _lose(self, call: Call) -> None:
+        if call.operation == "write":
+            fd, data = call.arguments
+            os.write(fd, memoryview(data)[: len(data) // 2])
+        elif call.operation == "sync_all":
+            for path in self._durable:
+                self._tear(path)
+        elif call.operation in ("sync", "close") and call.path in self._durable:
+            self._tear(call.path)
+
+    def _tear(self, path: str) -> None:
+        if os.path.exists(path):
+            least = self._durable[path]
+            os.truncate(path, least + (os.path.getsize(path) - least) // 2)
+
+
+class UnsureDisk(WatchedDisk):
+    """Operation `at` happens and reports `code`."""
 
     def __init__(self, at: int, code: int) -> None:
         super().__init__()
         self.at = at
         self.code = code
 
-    def before(self, call: Call) -> None:
-        if call.number == self.at:
-            self.fired = True
-            raise OSError(self.code, os.strerror(self.code), f"planned at {call}")
-
-
-class RetriedDisk(WatchedDisk):
-    """Operation `at` happens and reports what its retry met: the name taken, or gone."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at = at
-
     def after(self, call: Call) -> None:
         if call.number == self.at:
             self.fired = True
-            code = _RETRIED[call.operation]
-            raise OSError(code, os.strerror(code), f"planned after {call}")
+            raise OSError(self.code, os.strerror(self.code), f"planned after {call}")
 
 
 class ActingDisk(WatchedDisk):
@@ -203,32 +286,16 @@ class ActingDisk(WatchedDisk):
             self.action()
 
 
-_READING = {
-    "open_directory", "names", "stat", "read_link", "open_file", "read", "read_into", "lock",
-    "free_bytes",
-    "is_mount",
-}  # fmt: skip
+CODES = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EMLINK, errno.EROFS)
+"""What disks and shares report; none of them has an exception class of its own."""
+assert not DAMAGE.intersection(CODES)
 
 
-def faults(call: Call) -> tuple[int, ...]:
-    """The errors that this operation can give on a share or on a local disk."""
-    name = call.operation
-    if name in _READING:
-        return (errno.EIO, errno.ESTALE)
-    if name in _SYNCS:
-        return (errno.EIO, errno.ENOSPC, errno.EDQUOT)
-    if name in ("close", "write"):
-        return (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE)
-    if name in ("hard_link", "make_directory"):
-        return (errno.EMLINK, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-    if name in ("create", "append", "make_link", "rename"):
-        return (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-    return (errno.EROFS, errno.EIO, errno.ESTALE)
-
-
-def retried(call: Call, share: AnyPath) -> bool:
-    """Whether NFS may have tried this operation twice: it changes a name on the share."""
-    return call.operation in _RETRIED and call.path.startswith(os.fsdecode(share) + "/")
+def answers(call: Call, share: AnyPath) -> tuple[int, ...]:
+    """What NFS may report of an operation that worked: it changes a name on the share."""
+    if call.operation in _RETRIED and call.path.startswith(os.fsdecode(share) + "/"):
+        return _RETRIED[call.operation], errno.EIO
+    return ()
 
 
 def changes(call: Call) -> bool:

@@ -6,21 +6,23 @@ import contextlib
 import errno
 import gc
 import os
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from counts import Count
 from crash.disks import (
+    CODES,
     Call,
+    Code,
     Dead,
     DyingDisk,
     FaultyDisk,
     InterruptedDisk,
-    RetriedDisk,
+    UnsureDisk,
     WatchedDisk,
+    answers,
     changes,
-    faults,
-    retried,
 )
 from crash.ground import Ground
 from crash.invariants import Truth, documented
@@ -37,6 +39,8 @@ class Exploration:
         self.count = count
         self.world: World = world_of(scenario, here)
         self.ground = Ground(here)
+        self._start = self.ground.fingerprint()
+        self._state = ""  # of what is there now
         self._seen: set[tuple[str, str]] = set()
         self.calls = self._measured()
 
@@ -47,7 +51,7 @@ class Exploration:
             self.scenario.run(self.world, disk)
         self.truth.holds(self.world, self.scenario, done=True)
         self.truth.recovers(self.world, self.scenario)
-        self.on_share, self.changed = disk.on_share, disk.changed
+        self.answers, self.changed = disk.answers, disk.changed
         return disk.calls
 
     @contextlib.contextmanager
@@ -59,52 +63,96 @@ class Exploration:
             gc.collect()
         assert len(os.listdir("/proc/self/fd")) == before, "a file was left open"
 
-    def crashes(self, *, after: bool) -> None:
-        """Process death before every operation, or after each that changes something."""
-        for call in self.calls:
-            if after and call.number not in self.changed:
-                continue
-            disk = DyingDisk(call.number, after=after)
-            self._run(disk, f"died {'after' if after else 'before'} {call}", died=True)
-            self.count.add("crash points")
-
-    def interrupts(self) -> None:
-        """Ctrl-C after each operation that changes something: cleaning up runs, and is right."""
+    def deaths(self) -> None:
+        """The process dies after an operation, for every operation that changes something, and
+        before the first. A death elsewhere leaves what the last change before it left:
+        `deaths_anywhere` proves that."""
+        self._run(DyingDisk(0), "died before anything", died=True)
         for call in self.calls:
             if call.number in self.changed:
-                self._run(InterruptedDisk(call.number), f"interrupted after {call}")
-                self.count.add("interrupts")
+                self._run(DyingDisk(call.number, after=True), f"died after {call}", died=True)
+        self.count.add("operations at which a process died", len(self.calls) + len(self.changed))
 
-    def faults(self, codes: Callable[[Call], tuple[int, ...]] = faults) -> None:
+    def deaths_anywhere(self) -> None:
+        """A death before any operation leaves the state after the last one that changed it."""
+        after = ""
         for call in self.calls:
-            for code in codes(call):
-                disk = FaultyDisk(call.number, code)
-                self._run(disk, f"{errno.errorcode[code]} at {call}")
-                self.count.add("faults")
+            state = self._run(DyingDisk(call.number), f"died before {call}", died=True)
+            assert after in ("", state), f"something else than the disk's operations: {call}"
+            after = state
+            if call.number in self.changed:
+                disk = DyingDisk(call.number, after=True)
+                after = self._run(disk, f"died after {call}", died=True)
+
+    def interrupts(self) -> None:
+        """Ctrl-C after each operation that changes something, before it returns, and before a
+        fourth of all: cleaning up runs, and is right."""
+        for call in self.calls:
+            if self._has_its_turn(call, 4):
+                self._run(InterruptedDisk(call.number), f"interrupted before {call}")
+                self.count.add("operations that Ctrl-C interrupted")
+            if call.number in self.changed:
+                disk = InterruptedDisk(call.number, after=True)
+                self._run(disk, f"interrupted after {call}")
+                self.count.add("operations that Ctrl-C interrupted")
+
+    def faults(self) -> None:
+        """Each error at each operation that changes something, each sync and close, and at a third
+        of the rest. Errors that the whole run never told apart are tried together."""
+        for call in self.calls:
+            telling = call.number in self.changed or call.operation in ("sync", "sync_all", "close")
+            if not telling and not self._has_its_turn(call, 3):
+                continue
+            one = CODES[call.number % len(CODES)]
+            first = Code(one)
+            self._run(FaultyDisk(call.number, first), f"{errno.errorcode[one]} at {call}")
+            if first.told_by:
+                for code in CODES:
+                    disk = FaultyDisk(call.number, code)
+                    self._run(disk, f"{errno.errorcode[code]} at {call}")
+            self.count.add("faults", len(CODES))
 
     def retries(self) -> None:
         """On the share only: a local disk does not try again."""
-        for call in self.calls:
-            if call.number in self.on_share:
-                self._run(RetriedDisk(call.number), f"retried {call}")
-                self.count.add("retried operations")
+        for number, codes in self.answers.items():
+            for code in codes:
+                disk = UnsureDisk(number, code)
+                self._run(disk, f"{errno.errorcode[code]} after {self.calls[number]}")
+                self.count.add("operations that worked and reported an error")
 
-    def _run(self, disk: WatchedDisk, what: str, *, died: bool = False) -> None:
-        self.ground.restore()
+    def _has_its_turn(self, call: Call, one_of: int) -> bool:
+        """Whether this scenario tries it, one of so many: another scenario tries others,
+        and most steps are in ten scenarios."""
+        return (zlib.crc32(str(self.scenario).encode()) + call.number) % one_of == 0
+
+    def _run(self, disk: WatchedDisk, what: str, *, died: bool = False) -> str:
+        """The state that a run on `disk` leaves, after it was looked at."""
+        if self._state != self._start:
+            self.ground.restore()
+        self._state = ""
         try:
             with self._descriptors_kept():
                 ended = self._ended(disk, died=died)
-            assert disk.fired, "the planned event never came"
-            state = self.ground.fingerprint()
+            assert disk.fired, f"the planned event never came: {self._other_way(disk)}"
+            changed = any(map(changes, disk.calls))
+            state = self.ground.fingerprint() if changed else self._start
             if (state, ended) in self._seen:
-                return
+                self._state = state
+                return state
             self.truth.holds(self.world, self.scenario, done=ended == "done")
             if (state, "") not in self._seen:
                 self.truth.recovers(self.world, self.scenario)
             self._seen |= {(state, ""), (state, ended)}
+            return state
         except BaseException as error:
             error.add_note(f"{self.scenario}: {what}")
             raise
+
+    def _other_way(self, disk: WatchedDisk) -> str:
+        for planned, call in zip(self.calls, disk.calls, strict=False):
+            if planned.operation != call.operation:
+                return f"{call} instead of {planned}"
+        return f"it ended after {len(disk.calls)} operations"
 
     def _ended(self, disk: WatchedDisk, *, died: bool) -> str:
         try:
@@ -117,22 +165,24 @@ class Exploration:
         except Exception as error:
             if not documented(error):
                 raise
+            live = getattr(error, "live", None)
+            if live is not None:
+                assert live == self.truth.live_id(self.world), f"not what is live: {error}"
             return "failed"
         assert not died, "a dead process finished its work"
         return "done"
 
 
 class RecordingDisk(WatchedDisk):
-    """Notes which operations changed something, and which of them NFS could have tried twice."""
+    """Notes which operations changed something, and what NFS could have answered to them."""
 
     def __init__(self, share: str) -> None:
         super().__init__()
         self.share = share
-        self.on_share: set[int] = set()
+        self.answers: dict[int, tuple[int, ...]] = {}
         self.changed: set[int] = set()
 
     def after(self, call: Call) -> None:
         if changes(call):
             self.changed.add(call.number)
-            if retried(call, self.share):
-                self.on_share.add(call.number)
+            self.answers[call.number] = answers(call, self.share)

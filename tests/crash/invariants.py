@@ -12,11 +12,12 @@ from pathlib import Path
 
 from crash.disks import WatchedDisk
 from crash.scenarios import LATER_S, SPECS, Scenario, clean, clean_target
-from moorline import agent
+from moorline.bundle import read_bundle
 from moorline.errors import Error
 from moorline.layout.index import packs_named
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Manifest
+from moorline.proof import prove
 from moorline.scan import Rules, scan
 from moorline.store import Store, open_store
 from moorline.target import open_target
@@ -52,14 +53,21 @@ class Truth:
                     self.build_is_whole(store, id)
             whole = [build.sequence for build in store.builds()]
             assert len(whole) == len(set(whole)), "two builds have one sequence number"
-        if done and scenario.adds:
-            assert scenario.adds in ids, "I1: what publish reported as done is not listed"
+            if done and scenario.removes:
+                assert scenario.removes not in ids, "what was reported as removed is listed"
+            if done and scenario.adds:
+                assert scenario.adds in ids, "I1: what publish reported as done is not listed"
+                bundle = read_bundle(store.disk, world.bundle(scenario.adds))
+                store.get(b"settings", f"{bundle.settings}.json", bundle.settings)
+                store.get(b"agent", f"{bundle.agent}.pyz", bundle.agent)
         return {str(id) for id in ids}
 
     def build_is_whole(self, store: Store, id: str) -> None:
         manifest = self.manifests[id]
         with store.open_build(id) as opened:  # type: ignore[arg-type]
             assert opened.build.digest == manifest.digest, f"I6: {id} is another build"
+            ticket = store.read_ticket(opened.build.sequence)
+            assert ticket == opened.build, f"I1: {id} has no ticket: {ticket}"
             assert opened.manifest(manifest.digest).text == manifest.text
             found = opened.verify(manifest).problems
             assert not found, f"I1: {id} is listed and not whole: {found}"
@@ -68,8 +76,8 @@ class Truth:
 
     # -- the target ---------------------------------------------------------------------------
 
-    def live(self, world: World, *, damaged: bool = False) -> str:
-        """The build that `current` means: whole, and known to the history; empty for none."""
+    def live_id(self, world: World) -> str:
+        """The build that `current` names; empty for none."""
         path = world.root / "current"
         if not path.is_symlink():
             assert not path.exists(), "I2: current is no link"
@@ -77,7 +85,16 @@ class Truth:
         place = os.readlink(path)
         match = _PLACE.fullmatch(place)
         assert match, f"I2: current says {place!r}"
-        id = match.group(1) or match.group(2)
+        return match.group(1) or match.group(2)
+
+    def live(self, world: World, *, damaged: bool = False, mended: bool = False) -> str:
+        """The same: whole, known to the history, and right by the target's own word. An agent that
+        could not be kept stops no deploy: it is told, and `mended` by the next."""
+        id = self.live_id(world)
+        if not id:
+            return ""
+        path = world.root / "current"
+        place = os.readlink(path)
         if not damaged:
             found = verify(WatchedDisk(), path.resolve(strict=True), self.manifests[id]).problems
             assert not found, f"I2, I5: {id} is live and not whole: {found}"
@@ -86,39 +103,70 @@ class Truth:
             assert row is not None and row.id == id, f"the history does not know {place}"
             assert row.digest == self.manifests[id].digest
             if not damaged:
-                assert agent.verify_live(WatchedDisk(), target) == id
+                wrong = [p.path for p in prove(WatchedDisk(), target)[1].problems]
+                lost = [path for path in wrong if path.startswith(".moorline/agents/")]
+                assert wrong == ([] if mended else lost), f"I5: {id} is live, and wrong: {wrong}"
         return id
 
-    def target_is_right(self, world: World, scenario: Scenario, *, done: bool) -> None:
+    def target_is_right(
+        self, world: World, scenario: Scenario, *, done: bool, mended: bool = False
+    ) -> None:
         damaged = scenario.damaged_live and not done
-        live = self.live(world, damaged=damaged)
+        live = self.live(world, damaged=damaged, mended=mended)
         allowed = (scenario.ends,) if done else scenario.live
         assert live in allowed, f"I3: {live!r} is live, not one of {allowed}"
+        if (world.root / ".moorline").exists() and not scenario.damaged_live:
+            self._good_releases_are_whole(world)
+
+    def _good_releases_are_whole(self, world: World) -> None:
+        """Whatever has the name of a release that passed is all of it, or is gone."""
+        with open_target(WatchedDisk(), str(world.root)) as target:
+            last = {row.place: row for row in target.history()}
+        for path in (world.root / "releases").iterdir():
+            row = last.get(f"releases/{path.name}")
+            live = world.link == f"releases/{path.name}"  # looked at already
+            if row is not None and row.step in ("live", "restored") and not live:
+                found = verify(WatchedDisk(), path, self.manifests[row.id]).problems
+                assert not found, f"I7: {row.place} passed once and is not whole: {found}"
 
     # -- both ---------------------------------------------------------------------------------
 
-    def holds(self, world: World, scenario: Scenario, *, done: bool = False) -> None:
+    def holds(
+        self, world: World, scenario: Scenario, *, done: bool = False, mended: bool = False
+    ) -> None:
+        """`done` says that the verb went well, `mended` that it went well without any fault."""
         self.store_is_right(world, scenario, done=done)
         if scenario.target:
-            self.target_is_right(world, scenario, done=done)
+            self.target_is_right(world, scenario, done=done, mended=mended)
+        if done and scenario.proves is not None:
+            scenario.proves(world)
 
     def recovers(self, world: World, scenario: Scenario, seed: str = "again") -> None:
-        """The same verb once more, and then nothing is left over but what belongs there."""
+        """The same verb once more, and then nothing is left over but what belongs there. All is
+        verified when the cleaners are through: they make nothing whole."""
         scenario.run_again(world, WatchedDisk(seed))
-        self.holds(world, scenario, done=True)
         if scenario.target and (world.root / ".moorline").exists():
             if scenario.raises:  # then the next deploy does it
                 clean_target(world, WatchedDisk("clean"))
             left = target_litter(world)
             assert not left, f"I7: left on the target: {left}"
-        for later in (2, 3):  # what is retired now waits in trash/ until the next time
-            clean(later * LATER_S)(world, WatchedDisk(f"clean {later}"))
-        left = store_litter(world)
-        assert not left, f"I7: left in the store: {left}"
-        self.holds(world, scenario, done=True)
+        self._store_can_be_cleaned(world)
+        self.holds(world, scenario, done=True, mended=True)
         if scenario.back:
             world.rollback(disk=WatchedDisk("back"))
             assert self.live(world) == scenario.back, "no way back"
+
+    def _store_can_be_cleaned(self, world: World) -> None:
+        found, said = store_litter(world), set()
+        for later in (2, 3):  # what is retired now waits in trash/ until the next time
+            cleaned = clean(later * LATER_S)(world, WatchedDisk(f"clean {later}"))
+            said |= {*cleaned.stale, *cleaned.deleted, *cleaned.packs}
+        left = store_litter(world)
+        assert not left, f"I7: left in the store: {left}"
+        names = {name.removesuffix(".deleting") for name in found}
+        folders = re.compile("(incoming|trash|packs)/[^/]+")
+        silent = set(filter(folders.fullmatch, names)) - said
+        assert not silent, f"I7: cleaned and not reported: {silent}"
 
 
 def store_litter(world: World) -> list[str]:

@@ -1,7 +1,8 @@
 """A model of what a disk keeps when its power goes.
 
-    JournalDisk    does everything for real, and notes what was written, named and made durable
-    States         the states that the disk may be in after a power cut, at any moment of the run
+    JournalDisk    does everything for real, and notes what was written, named and made durable;
+                   its process may die and another go on with what is there, durable or not
+    State          what the disk may hold after a power cut at some moment of the run
 
 Durable is what an fsync of that file or directory covered, or a sync of its file system; store and
 target are two file systems. Of all the rest any part may be lost: the content of a file (nothing,
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from crash.disks import Call, WatchedDisk
+from crash.disks import Call, Dead, WatchedDisk
 from moorline.disk import Disk
 
 
@@ -68,10 +69,16 @@ State = dict[bytes, tuple[str, Version]]
 
 
 class JournalDisk(WatchedDisk):
-    """Runs below `here`, where `store` is the share and everything else the local disk."""
+    """Runs below `here`, where `store` is the share and everything else the local disk.
 
-    def __init__(self, here: Path, seed: int) -> None:
+    With `dies_after` the process dies when it made that change, and power cuts are looked at only
+    after `revive`.
+    """
+
+    def __init__(self, here: Path, seed: int, dies_after: int | None = None) -> None:
         super().__init__()
+        self.dies_after = dies_after
+        self.thorough = dies_after is None
         self.here = here
         self.chance = random.Random(seed)
         self.nodes: dict[tuple[int, int], Node] = {}
@@ -105,9 +112,24 @@ class JournalDisk(WatchedDisk):
             self.nodes[inode] = Node(kind, share, version, version)
         return self.nodes[inode]
 
+    def revive(self) -> None:
+        """Another process goes on: nothing that the dead one left is more durable for that."""
+        assert self.fired, "the process did not die"
+        self.dies_after, self.seed = None, "revived"
+
     # -- what happens -------------------------------------------------------------------------
 
+    def before(self, call: Call) -> None:
+        if self.fired and self.dies_after is not None:
+            raise Dead("the process is dead")
+
     def after(self, call: Call) -> None:
+        self._note(call)
+        if call.number == self.dies_after:
+            self.fired = True
+            raise Dead(f"after {call}")
+
+    def _note(self, call: Call) -> None:
         handler = getattr(self, f"_{call.operation}", None)
         if handler is None:
             return
@@ -117,8 +139,8 @@ class JournalDisk(WatchedDisk):
             handler(**{name: value for name, value in bound.arguments.items() if name != "self"})
         except Outside:  # a bundle, or moorline.toml: made last, and made again by whoever needs it
             return
-        if call.operation not in ("sync", "sync_all"):
-            thorough = call.operation in ("rename", "unlink")
+        if call.operation not in ("sync", "sync_all") and self.dies_after is None:
+            thorough = self.thorough and call.operation in ("rename", "unlink")
             self.states += [(call.number, s) for s in self.possible(thorough=thorough)]
 
     def _known(self, status: os.stat_result) -> Node:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
-from moorline import agent, cleaning, workflow
+from moorline import agent, cleaning, releases, workflow
 from moorline.build import build_id
 from moorline.disk import Disk
-from moorline.errors import PutBack
+from moorline.errors import Conflict, HookFailed, PutBack
 from moorline.store import open_store
 from trees import Content, write_tree
 from world import World, flip
@@ -35,16 +35,20 @@ SPECS: dict[str, dict[str, Content]] = {
     "b": {**SMALL, "index.html": b"<h1>two!</h1>", "img/new.txt": b"new"},
     "c": {**SMALL, "index.html": b"<h1>three</h1>", "bin/run": (b"#!/bin/sh\n", 0o700)},
     "other": {"index.html": b"nothing", "shared": b"of it"},
+    "base": {**SMALL, "note": b"note" * 75},
+    "d": {**SMALL, "note": b"note" * 75, "more": b"of d"},
     "folded": {"index.html": b"<h1>one</h1>", "img/c.png": b"\x89GIF" * 700},
+    "same": SMALL,
 }
-"""`folded` needs a twentieth of the pack of `a`, which it therefore folds into its own."""
+"""`folded` needs a twentieth of the pack of `a`, which it therefore folds into its own; `d` needs
+all of the pack of `base`, which is too large to be folded."""
 
 
 @dataclass(frozen=True)
 class Scenario:
     """`builds` are published before and need to stay; `adds` is what the verb publishes, `damaged`
     what is not whole until it is through, `spoilt` what it does not mend; `raises` how the whole
-    verb ends."""
+    verb ends; `proves` looks at what else it promised, once it is through."""
 
     name: str
     layout: str
@@ -62,6 +66,7 @@ class Scenario:
     again: Callable[[World, Disk], object] | None = None
     back: str = ""
     target: bool = True
+    proves: Callable[[World], object] | None = None
 
     def run(self, world: World, disk: Disk) -> None:
         """The whole verb; the failure that it is meant to end with is no failure."""
@@ -96,6 +101,8 @@ def published(*ids: str, hooks: dict[str, object] | None = None) -> Callable[[Wo
 def deployed(
     *ids: str, live: tuple[str, ...], mode: str, hooks: dict[str, object] | None = None
 ) -> Callable[[World], None]:
+    """Publish `ids`, and deploy `live` one after the other; `hooks` belong to the last of `ids`."""
+
     def prepare(world: World) -> None:
         published(*ids, hooks=hooks)(world)
         for id in live:
@@ -163,9 +170,38 @@ def init(world: World, disk: Disk) -> object:
     )  # fmt: skip
 
 
+def deploy_id(id: str) -> Callable[[World, Disk], object]:
+    """By the word of the ledger, without a bundle."""
+    return lambda world, disk: world.deploy_id(id, disk=disk)
+
+
+def pin(id: str) -> Callable[[World, Disk], object]:
+    return lambda world, disk: workflow.pin(id, config=world.config, reason="a test", disk=disk)
+
+
+def unpin(id: str) -> Callable[[World, Disk], object]:
+    return lambda world, disk: workflow.unpin(id, config=world.config, disk=disk)
+
+
+def export(id: str) -> Callable[[World, Disk], object]:
+    """Into a folder of its own each time: the name of the one before is taken once it is whole."""
+
+    def verb(world: World, disk: Disk) -> None:
+        work = world.here / "work"
+        work.mkdir(exist_ok=True)
+        workflow.export(id, str(work / f"{len(exported(world))}"), config=world.config, disk=disk)
+
+    return verb
+
+
+def exported(world: World) -> list[Path]:
+    """What looks like a whole export."""
+    return [path for path in (world.here / "work").iterdir() if not path.name.startswith(".")]
+
+
 def clean_target(world: World, disk: Disk) -> None:
     with world.target(disk) as target, target.lock():
-        target.clean(1)
+        releases.clean(target, 1)
 
 
 def remove(id: str) -> Callable[[World, Disk], object]:
@@ -179,13 +215,21 @@ def remove(id: str) -> Callable[[World, Disk], object]:
 
 def clean(
     later_s: int = LATER_S, stale_s: int = cleaning.STALE_S, grace_s: int = cleaning.GRACE_S
-) -> Callable[[World, Disk], object]:
+) -> Callable[[World, Disk], cleaning.Cleaned]:
     """Clean the store as it would be done `later_s` seconds from now."""
 
-    def verb(world: World, disk: Disk) -> object:
+    def verb(world: World, disk: Disk) -> cleaning.Cleaned:
         with open_store(disk, world.store) as store:
             now = cleaning.store_time(store) + later_s
             return cleaning.clean(store, now, stale_s=stale_s, grace_s=grace_s)
+
+    return verb
+
+
+def in_turn(*verbs: Callable[[World, Disk], object]) -> Callable[[World, Disk], object]:
+    def verb(world: World, disk: Disk) -> None:
+        for one in verbs:
+            one(world, disk)
 
     return verb
 
@@ -199,7 +243,7 @@ def litter(world: World) -> None:
     remove("other")(world, Disk())
     stale = world.store / "incoming" / "b.00112233445566aa"
     stale.mkdir()
-    for name in ("index", "manifest"):
+    for name in ("index", "manifest.gz"):
         (stale / name).write_text("")
     if world.layout == "pack":
         pack = world.store / "packs" / "00112233445566aa"
@@ -233,7 +277,7 @@ def lost_records(world: World) -> None:
 
 def lost_manifest(world: World) -> None:
     published("a", "b")(world)
-    (world.store / "builds/a/manifest").write_bytes(b"")
+    (world.store / "builds/a/manifest.gz").write_bytes(b"")
 
 
 def damaged_release(world: World) -> None:
@@ -250,7 +294,22 @@ def many_releases(world: World) -> None:
     (world.inner / "manifests" / ("0" * 64)).write_text("nobody needs this")
 
 
+def pinned(world: World) -> None:
+    published("a", "b")(world)
+    pin("a")(world, Disk())
+
+
+def linked(world: World) -> None:
+    """CodeDeploy's mode is what the settings of the bundle say."""
+    for id in ("a", "b"):
+        world.publish(id, SPECS[id], target={"mode": "link"})
+    world.deploy("a")
+
+
 FAILING = {"run": ["false"]}
+PASSING: dict[str, object] = {
+    name: [{"run": ["true"]}] for name in ("before_switch", "after_switch", "check")
+}
 
 
 def _layouts(layouts: tuple[str, ...], **fields: object) -> Iterator[Scenario]:
@@ -279,6 +338,68 @@ def _stores() -> Iterator[Scenario]:
     yield from _layouts(BOTH, name="remove", prepare=published("a", "b"), verb=remove("a"),
                         builds=("b",), removes="a")  # fmt: skip
     yield from _layouts(BOTH, name="clean", prepare=litter, verb=clean(), builds=("a", "b"))
+    yield from _layouts(
+        BOTH,
+        name="remove-and-clean",
+        prepare=published("a", "b"),
+        verb=in_turn(remove("a"), clean()),
+        builds=("b",),
+        removes="a",
+    )
+    yield from _layouts(
+        BOTH,
+        name="publish-same-content",
+        prepare=published("a"),
+        verb=publish("same"),
+        builds=("a",),
+        adds="same",
+    )
+    yield from _layouts(
+        BOTH,
+        name="export",
+        prepare=published("a", "b"),
+        verb=export("a"),
+        builds=("a", "b"),
+        proves=_exports_are_whole,
+    )
+    yield Scenario(
+        name="pin",
+        layout="pack",
+        prepare=published("a", "b"),
+        verb=pin("a"),
+        builds=("a", "b"),
+        proves=_cannot_be_removed,
+    )
+    yield Scenario(
+        name="unpin",
+        layout="pack",
+        prepare=pinned,
+        verb=unpin("a"),
+        builds=("a", "b"),
+        proves=_nothing_is_pinned,
+    )
+
+
+def _exports_are_whole(world: World) -> None:
+    found = exported(world)
+    assert found, "nothing was exported"
+    for path in found:
+        names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_symlink() or p.is_file()}
+        assert names == set(SPECS["a"])
+        assert (path / "img/b.png").read_bytes() == SPECS["a"]["img/b.png"]
+
+
+def _cannot_be_removed(world: World) -> None:
+    try:
+        remove("a")(world, Disk())
+    except Conflict:
+        return
+    raise AssertionError("I4: a person needs this build, and it was removed")
+
+
+def _nothing_is_pinned(world: World) -> None:
+    with world.ledger() as ledger:
+        assert not ledger.pins()
 
 
 def _deploys(mode: str) -> Iterator[Scenario]:
@@ -290,6 +411,14 @@ def _deploys(mode: str) -> Iterator[Scenario]:
                         verb=deploy("b", mode), builds=("a", "b"), ends="b", back="a")  # fmt: skip
     yield from _layouts(layouts, name=f"deploy-{mode}-again", prepare=later, live=("a",),
                         verb=deploy("a", mode), builds=("a", "b"), ends="a")  # fmt: skip
+    prepare = deployed("a", "b", live=("a",), mode=mode, hooks=PASSING)
+    yield from _layouts(layouts[-1:], name=f"deploy-{mode}-hooks", prepare=prepare,
+                        verb=deploy("b", mode), live=("a", "b"), builds=("a", "b"), ends="b",
+                        back="a")  # fmt: skip
+    prepare = deployed("a", "b", live=("a",), mode=mode, hooks={"before_switch": [FAILING]})
+    yield from _layouts(layouts[-1:], name=f"deploy-{mode}-refused", prepare=prepare,
+                        verb=deploy("b", mode), live=("a",), builds=("a", "b"), ends="a",
+                        raises=HookFailed)  # fmt: skip
     for hook in ("after_switch", "check"):
         prepare = deployed("a", "b", live=("a",), mode=mode, hooks={hook: [FAILING]})
         yield from _layouts(layouts, name=f"putback-{hook}-{mode}", prepare=prepare,
@@ -314,10 +443,6 @@ def _to_a(world: World, disk: Disk) -> None:
         world.deploy("a", disk=disk, mode="copy" if world.link.startswith("releases") else "link")
 
 
-def _link_root(world: World) -> None:
-    deployed("a", "b", live=("a",), mode="link")(world)
-
-
 def _codedeploy() -> Iterator[Scenario]:
     """Mode link is what the settings of the bundle say there."""
     for name, ids, live in (("first", ("a",), ()), ("later", ("a", "b"), ("a",))):
@@ -325,6 +450,13 @@ def _codedeploy() -> Iterator[Scenario]:
                             prepare=deployed(*ids, live=live, mode="copy"),
                             again=events(ids[-1], "d-2"), live=("", "a") if not live else ids,
                             builds=ids, ends=ids[-1], back="a" if live else "")  # fmt: skip
+    yield Scenario(name="codedeploy-link", layout="tree", prepare=linked, verb=events("b", "d-1"),
+                   again=events("b", "d-2"), live=("a", "b"), builds=("a", "b"), ends="b",
+                   back="a")  # fmt: skip
+    prepare = deployed("a", "b", live=("a",), mode="copy", hooks={"check": [FAILING]})
+    yield Scenario(name="codedeploy-putback", layout="pack", prepare=prepare,
+                   verb=events("b", "d-1"), again=events("b", "d-2"), live=("a", "b"),
+                   builds=("a", "b"), ends="a", raises=PutBack)  # fmt: skip
 
 
 def _others() -> Iterator[Scenario]:
@@ -336,6 +468,9 @@ def _others() -> Iterator[Scenario]:
                    verb=agents_rollback, builds=("a", "b"), live=("a", "b"), ends="a")  # fmt: skip
     yield Scenario(name="target-clean", layout="pack", prepare=many_releases, verb=clean_target,
                    builds=("a", "b", "c"), live=("c",), ends="c", back="b")  # fmt: skip
+    yield Scenario(name="deploy-id", layout="pack", verb=deploy_id("b"), builds=("a", "b"),
+                   prepare=deployed("a", "b", live=("a",), mode="copy"), live=("a", "b"),
+                   ends="b", back="a")  # fmt: skip
 
 
 SCENARIOS = {

@@ -20,11 +20,12 @@ from crash.invariants import store_litter
 from moorline import agent
 from moorline.disk import Disk
 from moorline.errors import NotFound
-from moorline.store import init_store, open_store
+from moorline.founding import init_store
+from moorline.store import open_store
 from moorline.target import open_target
 
 ROLES = ("publisher",) * 3 + ("deployer",) * 3 + ("rollbacker", "verifier", "cleaner", "cleaner")
-SECONDS = 20.0
+SECONDS = 6.0  # for each layout
 PATIENCE_S = 100
 
 

@@ -10,53 +10,35 @@ from pathlib import Path
 import pytest
 
 from counts import Count
-from crash.disks import Call, faults
 from crash.exploring import Exploration
 from crash.invariants import Truth
 from crash.scenarios import SCENARIOS
 
-FAST = ("publish-second-pack", "deploy-copy-later-pack", "rollback-copy-pack")
+FAST = ("publish-second-pack",)
+ANYWHERE = (*FAST, "deploy-copy-later-pack", "rollback-copy-pack", "clean-tree")
 
 
-def scenarios(fast: tuple[str, ...] = FAST) -> list[object]:
+def scenarios() -> list[object]:
     return [
-        pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in SCENARIOS
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SCENARIOS
     ]
 
 
 @pytest.mark.parametrize("name", scenarios())
-def test_a_death_at_any_operation(name: str, here: Path, truth: Truth, count: Count) -> None:
+def test_whatever_happens_at_any_operation(
+    name: str, here: Path, truth: Truth, count: Count
+) -> None:
     exploration = Exploration(SCENARIOS[name], here, truth, count)
-    exploration.crashes(after=False)
-    exploration.crashes(after=True)
+    exploration.deaths()
+    exploration.interrupts()
+    exploration.faults()
+    exploration.retries()
 
 
-@pytest.mark.parametrize("name", scenarios(FAST[:2]))
-def test_ctrl_c_after_any_change(name: str, here: Path, truth: Truth, count: Count) -> None:
-    Exploration(SCENARIOS[name], here, truth, count).interrupts()
-
-
-@pytest.mark.parametrize("name", scenarios(FAST[:1]))
-def test_an_error_of_the_disk_at_any_operation(
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name == ANYWHERE[1] else pytest.mark.slow) for name in ANYWHERE
+])  # fmt: skip
+def test_only_what_changes_the_disk_changes_what_a_death_leaves(
     name: str, here: Path, truth: Truth, count: Count
 ) -> None:
-    def turns(call: Call) -> tuple[int, ...]:
-        codes = faults(call)
-        return (codes[call.number % len(codes)],)
-
-    Exploration(SCENARIOS[name], here, truth, count).faults(turns)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", (*FAST, "publish-second-tree", "clean-pack", "init-pack"))
-def test_each_error_of_the_disk_at_any_operation(
-    name: str, here: Path, truth: Truth, count: Count
-) -> None:
-    Exploration(SCENARIOS[name], here, truth, count).faults(faults)
-
-
-@pytest.mark.parametrize("name", scenarios())
-def test_an_operation_that_nfs_tried_twice(
-    name: str, here: Path, truth: Truth, count: Count
-) -> None:
-    Exploration(SCENARIOS[name], here, truth, count).retries()
+    Exploration(SCENARIOS[name], here, truth, count).deaths_anywhere()

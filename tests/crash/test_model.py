@@ -23,10 +23,12 @@ from crash.disks import Dead, DyingDisk, WatchedDisk
 from crash.invariants import Truth
 from crash.scenarios import SPECS, clean, deploy, publish, remove, rollback
 from crash.test_two_actors import publish_other
+from moorline.bundle import read_bundle
 from moorline.disk import Disk
-from moorline.errors import Conflict, Error, NotFound
+from moorline.errors import Conflict, Error, NotFound, PutBack
+from moorline.settings import Hook
 from moorline.store import open_store
-from world import World
+from world import World, flip
 
 Verb = Callable[[World, Disk], object]
 IDS = st.sampled_from(["a", "b", "c", "folded"])
@@ -41,7 +43,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.here = Path(tempfile.mkdtemp(prefix="m.", dir=MEMORY if MEMORY.is_dir() else None))
+        self.here = Path(tempfile.mkdtemp(prefix="mc.", dir=MEMORY if MEMORY.is_dir() else None))
         self.here.chmod(0o755)
         self.world = World(self.here, self.layout)
         (self.here / "bundles").mkdir()
@@ -75,7 +77,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(id=IDS, link=st.booleans())
     def deploy(self, id: str, link: bool) -> None:
-        if not Path(self.world.bundle(id), "build.json").exists():
+        if not self._has_bundle(id):
             self.publish(id)
         mode = "link" if link and self.layout == "tree" else "copy"
         try:
@@ -94,6 +96,34 @@ class Machine(RuleBasedStateMachine):
         self.places.add(self.world.link)
         if self.good is not None:
             self.good = [*(one for one in self.good if one != id), id]
+
+    @rule(id=IDS)
+    def deploy_and_put_back(self, id: str) -> None:
+        """A check fails once the build is live; of what was live before, nothing changes."""
+        if not self._has_bundle(id) or id == self.live:
+            return
+        with pytest.raises((PutBack, NotFound, Conflict)) as caught:
+            self.world.deploy(id, disk=self._disk(), checks=(Hook(run=("false",)),))
+        self.count.add("put-backs in the model", int(caught.type is PutBack))
+        if caught.type is PutBack and self.good is not None:
+            self.good = [one for one in self.good if one != id]
+        self.places |= {f"releases/{path.name}" for path in self._releases()}
+
+    def _releases(self) -> list[Path]:
+        folder = self.world.root / "releases"
+        return list(folder.iterdir()) if folder.exists() else []
+
+    @rule(id=IDS)
+    def damage_and_repair(self, id: str) -> None:
+        """What publishing the same again mends; in a pack other builds may share the damage."""
+        if id not in self.listed or self.layout != "tree":
+            return
+        flip(self.world.store / "builds" / id / "tree" / "index.html", 3)
+        with open_store(WatchedDisk(), self.world.store) as store, pytest.raises(AssertionError):
+            self.truth.build_is_whole(store, id)
+        for one in sorted(self.listed):  # the file may be a link to those of other builds
+            publish(one)(self.world, self._disk())
+        self.count.add("repairs in the model")
 
     @rule()
     def rollback(self) -> None:
@@ -132,7 +162,7 @@ class Machine(RuleBasedStateMachine):
         what=st.sampled_from(["publish", "deploy", "rollback", "remove", "clean"]),
     )  # fmt: skip
     def crash(self, what: str, id: str, at: int, after: bool) -> None:
-        if what == "deploy" and not Path(self.world.bundle(id), "build.json").exists():
+        if what == "deploy" and not self._has_bundle(id):
             return
         verbs: dict[str, Verb] = {
             "publish": publish(id), "deploy": deploy(id), "rollback": rollback,
@@ -160,6 +190,14 @@ class Machine(RuleBasedStateMachine):
         self.places.add(self.world.link)
         self.listed, self.live = listed, live
         self.count.add("crashes in the model")
+
+    def _has_bundle(self, id: str) -> bool:
+        """A publish that died may have left none, or a part of one."""
+        try:
+            read_bundle(WatchedDisk(), self.world.bundle(id))
+        except Error:
+            return False
+        return True
 
     def _listed(self) -> set[str]:
         with open_store(WatchedDisk(), self.world.store) as store:
@@ -204,4 +242,4 @@ def test_any_order_of_verbs_and_crashes(layout: str, truth: Truth, count: Count)
 @pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_many_orders_of_verbs_and_crashes(layout: str, truth: Truth, count: Count) -> None:
-    run(layout, 100, 50, truth, count)
+    run(layout, 50, 50, truth, count)

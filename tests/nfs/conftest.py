@@ -1,12 +1,15 @@
-"""The rigs: each worker starts one when its first test asks for it, and keeps it.
+"""The rigs: each is started when the first test of this folder asks for it, and kept to the last.
 
-Run with pytest-xdist's `--dist loadfile`: all tests of a module then share one worker and its rig.
-(Marks for `loadgroup` would be finer, but pytest-xdist 3.8.0 does not see them under pytest 9.2:
-issue 1386 of pytest-dev/pytest-xdist.)
+There is one rig of a kind on a machine, however many workers pytest-xdist has: with its `--dist
+loadfile` all tests of this folder go to one worker (`pytest_xdist_make_scheduler` in the conftest
+above).
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from nfs.simulator import Simulator
 from nfs.solo import SoloRig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoloRig]:
     """One guest with the kernel's NFS server and two clients, a and b."""
     needs.need_user_mode_linux()
@@ -27,7 +30,7 @@ def solo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoloRig]:
         yield rig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Two guests, a and b, and a server between them that can be made to fail."""
     needs.need_root()
@@ -37,6 +40,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     needs.need_mtab()
     with Rig(tmp_path_factory.mktemp("pair")) as rig:
         yield rig
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """An empty folder for many files, in memory where there is room (containers have little)."""
+    memory = "/dev/shm"
+    roomy = os.path.isdir(memory) and shutil.disk_usage(memory).free > 1 << 30
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 /* LD_PRELOAD shim for nfs-ganesha's VFS back end: gives the exported directory EFS-like manners.
  * Control block = mmap'ed file named by $EFS_SHIM_CTL, an array of int64 (see pair.py):
- *   [0] hard-link limit (0 = none)      [1] reserved
- *   then per op k (order of OPS): [8+4k] calls, [9+4k] latency in us, [10+4k] errno to inject, [11+4k] how many more times
+ *   [0] hard-link limit (0 = none)      [1] READs and WRITEs of fewer bytes are never held
+ *   then 8 words per op, in the order of OPS: calls, latency in us, errno to inject, how many more times,
+ *   hold (0 = go on), how many more pass before one is held, how many are held now
  * Build: gcc -O2 -shared -fPIC -o efs_shim.so efs_shim.c -ldl */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,20 +30,33 @@ __attribute__((constructor)) static void init(void) {
     if (m != MAP_FAILED) ctl = m;
 }
 
-/* count, sleep, maybe fail: returns an errno or 0 */
-static int gate(int op) {
+static void wait_us(int64_t us) {
+    struct timespec ts = { us / 1000000, (us % 1000000) * 1000 };
+    nanosleep(&ts, NULL);
+}
+
+/* count, take time, wait until released, maybe fail: returns an errno or 0 */
+static int gate_sized(int op, int64_t bytes) {
     if (!ctl) return 0;
-    volatile int64_t *c = ctl + 8 + 4 * op;
+    volatile int64_t *c = ctl + 8 + 8 * op;
     __sync_fetch_and_add(&c[0], 1);
-    if (c[1] > 0) {
-        struct timespec ts = { c[1] / 1000000, (c[1] % 1000000) * 1000 };
-        nanosleep(&ts, NULL);
+    if (c[1] > 0) wait_us(c[1]);
+    if (c[4] && bytes >= ctl[1] && __sync_fetch_and_sub(&c[5], 1) <= 0) {
+        __sync_fetch_and_add(&c[6], 1);
+        while (c[4]) wait_us(1000);
+        __sync_fetch_and_sub(&c[6], 1);
     }
     if (c[2] && c[3] > 0 && __sync_fetch_and_sub(&c[3], 1) > 0) return (int)c[2];
     return 0;
 }
+static int64_t bytes_of(const struct iovec *v, int n) {
+    int64_t sum = 0;
+    for (int i = 0; i < n; i++) sum += v[i].iov_len;
+    return sum;
+}
 #define REAL(ret, name, ...) static ret (*real)(__VA_ARGS__); if (!real) real = (ret (*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
-#define GATE(op) do { int e_ = gate(op); if (e_) { errno = e_; return -1; } } while (0)
+#define GATE_SIZED(op, bytes) do { int e_ = gate_sized(op, bytes); if (e_) { errno = e_; return -1; } } while (0)
+#define GATE(op) GATE_SIZED(op, INT64_MAX)
 
 /* ganesha opens its FSALs with RTLD_DEEPBIND, which would bypass this shim */
 void *dlopen(const char *p, int flags) {
@@ -86,10 +100,10 @@ int name_to_handle_at(int d, const char *p, struct file_handle *h, int *mnt, int
 }
 int fstat64(int fd, struct stat64 *s) { REAL(int, fstat64, int, struct stat64 *); GATE(GETATTR); return real(fd, s); }
 ssize_t preadv64(int fd, const struct iovec *v, int n, off64_t o) {
-    REAL(ssize_t, preadv64, int, const struct iovec *, int, off64_t); GATE(READ); return real(fd, v, n, o);
+    REAL(ssize_t, preadv64, int, const struct iovec *, int, off64_t); GATE_SIZED(READ, bytes_of(v, n)); return real(fd, v, n, o);
 }
 ssize_t pwritev64(int fd, const struct iovec *v, int n, off64_t o) {
-    REAL(ssize_t, pwritev64, int, const struct iovec *, int, off64_t); GATE(WRITE); return real(fd, v, n, o);
+    REAL(ssize_t, pwritev64, int, const struct iovec *, int, off64_t); GATE_SIZED(WRITE, bytes_of(v, n)); return real(fd, v, n, o);
 }
 int fsync(int fd) { REAL(int, fsync, int); GATE(COMMIT); return real(fd); }
 int ftruncate64(int fd, off64_t l) { REAL(int, ftruncate64, int, off64_t); GATE(SETATTR); return real(fd, l); }

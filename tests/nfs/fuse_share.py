@@ -33,6 +33,10 @@ MB = 1 << 20  # what one READ or WRITE carries, as with rsize=1048576
 BELIEF_S = {"attr_timeout": 3.0, "entry_timeout": 3.0, "negative_timeout": 30.0}
 THREADS = 128  # waiting operations: as many as a client has in flight
 LINKS = 177
+TELLS = frozenset(
+    ("mkdir", "symlink", "link", "create", "chmod", "chown", "truncate", "utimens")
+)  # fmt: skip
+"""After these libfuse asks for attributes within the same request, as an NFS server sends them."""
 
 Operation = Callable[..., Any]
 
@@ -44,7 +48,10 @@ def counted(kind: str) -> Callable[[Operation], Operation]:
         @functools.wraps(operation)
         def gated(share: FuseShare, path: str, *rest: Any) -> Any:
             with share.gate(operation.__name__, kind, path):
-                return operation(share, path, *rest)
+                found = operation(share, path, *rest)
+            if operation.__name__ in TELLS:
+                share.told[threading.get_native_id()] = path
+            return found
 
         return gated
 
@@ -71,6 +78,8 @@ class FuseShare(fuse.Operations):  # type: ignore[misc]  # mfusepy's classes are
         self.rules: list[dict[str, Any]] = []
         self.operations: Counter[str] = Counter()
         self.in_flight = self.most_in_flight = 0
+        # By the kernel's thread: Python has a new one, with locals of its own, for every callback.
+        self.told: dict[int, str] = {}
         self._handles: dict[int, Handle] = {}
         self._next = 0
         self._mutex = threading.Lock()
@@ -119,8 +128,13 @@ class FuseShare(fuse.Operations):  # type: ignore[misc]  # mfusepy's classes are
 
     # -- looking ------------------------------------------------------------------------------
 
-    @counted("meta")
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+        if self.told.pop(threading.get_native_id(), None) == path:
+            return self._attributes(path, fh)
+        with self.gate("getattr", "meta", path):
+            return self._attributes(path, fh)
+
+    def _attributes(self, path: str, fh: int | None) -> dict[str, int]:
         handle = self._handles.get(fh or 0)
         status = os.fstat(handle.fd) if handle else os.lstat(self._real(path))
         names = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_ino", "st_blocks")

@@ -22,11 +22,15 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SHARED = "/mnt/host"  # where a guest sees the rig's folder, writable
+SERVER = "/mnt/tmp/programs.socket"  # where guest_server listens
 BOOT_S = 60
 TIMEOUT_S = 100  # below pytest's own limit, so that a test which hangs says what hung
 LINE_BYTES = 1024
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Before the command of a process that must not outlive the tests, however these end."""
+_WATCH = ("sh", "-c", 'read _; kill -KILL "-$1"', "sh")
+"""Ends the group of a process when the tests have died: a kernel has helpers of its own, which
+DIES_WITH_US does not reach."""
 _HIDDEN = ("/dev/", "/proc/", "/sys/", "/run/", "/mnt/")
 
 
@@ -82,6 +86,7 @@ class Guest:
         self.settings = tuple(settings)
         self.log = folder / f"{name}.console"
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
         self._pump: threading.Thread | None = None
         self._lock = threading.Lock()
         self._number = 0
@@ -100,10 +105,14 @@ class Guest:
                 self._command(guest_reads, guest_writes), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, pass_fds=(guest_reads, guest_writes), start_new_session=True,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder),
-                     "TMPDIR": str(self.folder)},
+                     "TMPDIR": _memory_folder(self.folder)},
             )  # fmt: skip
         os.close(guest_reads)
         os.close(guest_writes)
+        self._watch = subprocess.Popen(
+            [*_WATCH, str(self._process.pid)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
         self._pump = threading.Thread(target=self._receive, args=(answers,), daemon=True)
         self._pump.start()
         return ready
@@ -147,6 +156,9 @@ class Guest:
     def _gone(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()
         self._process = None
+        if self._watch is not None:
+            self._watch.kill()
+            self._watch.communicate()
         if self._pump is not None:
             self._pump.join()
         os.close(self._line)
@@ -155,16 +167,16 @@ class Guest:
 
     def begin(
         self, command: str | Sequence[str], *, timeout_s: float = TIMEOUT_S, folder: str = "/",
-        environment: Mapping[str, str] | None = None, server: str = "",
+        environment: Mapping[str, str] | None = None, program: str = "",
     ) -> Running:  # fmt: skip
-        """Begin a command: a text is a shell line, a list a program with its arguments, or with a
-        `server` (a socket in the guest) the arguments of what runs there."""
+        """Begin a command: a text is a shell line, a list a program with its arguments, or the
+        arguments of a `program` of guest_server."""
         with self._lock:
             self._number += 1
             running = self._waiting[self._number] = Running(self, self._number, timeout_s)
             request = {
                 "id": self._number, "command": command, "timeout_s": timeout_s, "folder": folder,
-                "environment": dict(environment or {}), "server": server,
+                "environment": dict(environment or {}), "program": program, "server": SERVER,
                 "reply": f"{self.name}.{self._number}",
             }  # fmt: skip
             data = json.dumps(request).encode() + b"\n"
@@ -195,6 +207,14 @@ class Guest:
         for running in list(self._waiting.values()):
             running.answered.set()
         self._waiting.clear()
+
+
+def _memory_folder(otherwise: Path) -> str:
+    """Where a guest's memory is a file: on a disk the kernel would write it out again and again."""
+    memory = "/dev/shm"  # containers have little of it, and no programs may be mapped there
+    if not os.path.isdir(memory) or shutil.disk_usage(memory).free < 2 << 30:
+        return str(otherwise)
+    return str(otherwise) if os.statvfs(memory).f_flag & os.ST_NOEXEC else memory
 
 
 def lay_folder(folder: Path) -> Path:

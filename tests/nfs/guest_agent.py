@@ -1,7 +1,7 @@
 """Runs as PID 1 of a guest: JSON lines on /dev/ttyS0 are commands; answers go back the same way.
 
 A serial line and not the network, so that a machine whose network is cut can still be asked. A
-request with a `server` is handed to the process that listens there (see guest_moorline).
+request with a `program` is handed to guest_server, which listens at `server`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 LINE_BYTES = 512  # what the serial line takes at once without loss
 SHORT_BYTES = 2000  # longer output goes through the shared folder: the line is slow
-STARTING_S = 20
+STARTING_S = 60
 POWER_OFF = 0x4321FEDC  # linux/reboot.h; a minimal Debian has no poweroff command
 
 
@@ -44,7 +44,7 @@ def send(port: int, lock: threading.Lock, message: dict[str, Any]) -> None:
 
 def answer(port: int, lock: threading.Lock, request: dict[str, Any]) -> None:
     started = time.monotonic()
-    code, out, err = (ask if request["server"] else run)(request)
+    code, out, err = (ask if request["program"] else run)(request)
     message: dict[str, Any] = {"id": request["id"], "code": code}
     message["seconds"] = time.monotonic() - started
     for name, text in (("out", out), ("err", err)):
@@ -73,7 +73,8 @@ def run(request: dict[str, Any]) -> tuple[int, bytes, bytes]:
 
 
 def ask(request: dict[str, Any]) -> tuple[int, bytes, bytes]:
-    line = {"arguments": request["command"], "folder": request["folder"]}
+    line = {name: request[name] for name in ("program", "folder")}
+    line["arguments"] = request["command"]
     try:
         with connected(request["server"]) as server:
             server.settimeout(request["timeout_s"])

@@ -64,9 +64,9 @@ def _caller(frame: FrameType | None) -> str:
 def main() -> None:
     mount, *arguments = sys.argv[1:]
     disk = TracingDisk(mount)
-    for verb in (workflow.publish, workflow.deploy, workflow.verify):
-        assert verb.__kwdefaults__ is not None
-        verb.__kwdefaults__["disk"] = disk
+    for verb in vars(workflow).values():
+        if "disk" in (getattr(verb, "__kwdefaults__", None) or ()):
+            verb.__kwdefaults__["disk"] = disk
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         cli.moorline.main(arguments)
     disk.book()

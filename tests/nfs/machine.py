@@ -7,24 +7,29 @@ runs is this checkout's, by the interpreter of these tests.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nfs.guest import HERE, Answer, Guest, GuestError, Running
+import moorline
+from nfs.guest import HERE, SERVER, SHARED, Answer, Guest, Running
 
 EFS_OPTIONS = "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport"
 """The mount options of amazon-efs-utils."""
 
-_SERVER = "/mnt/tmp/moorline.socket"
-_TRACING = [sys.executable, "-m", "nfs.guest_tracing"]
+MODULES = {"PYTHONPATH": f"{Path(moorline.__file__).parent.parent}:{HERE.parent}"}
+"""What runs in a guest is the moorline that these tests import."""
 
 
-def serve_moorline(guest: Guest) -> None:
-    """Have a guest that has just booted take moorline commands."""
-    guest.shell(f"{sys.executable} {HERE}/guest_moorline.py {_SERVER} </dev/null >&0 2>&0 &")
+def serve(guest: Guest, *programs: str) -> None:
+    """Have a guest that has just booted run `programs` of guest_server."""
+    words = [sys.executable, f"{HERE}/guest_server.py", SERVER, *programs]
+    line = f"{shlex.join(words)} </dev/null >{SHARED}/{guest.name}.server 2>&1 &"
+    guest.shell(line, environment=MODULES)
 
 
 class Machine:
@@ -42,17 +47,10 @@ class Machine:
         """What a shell line prints. Raises when it fails."""
         return self.guest.shell(line, **how)
 
-    def python(self, code: str, *arguments: str, **how: Any) -> str:
-        """What a Python program prints: this checkout's modules can be imported."""
-        answer = self.guest.run([sys.executable, "-c", code, *arguments], **how)
-        if answer.code:
-            raise GuestError(f"{self.name}: exit {answer.code}\n{answer.out}{answer.err}")
-        return answer.out
-
     def begin(self, *arguments: str, **how: Any) -> Running:
-        """Begin a moorline command, in a fork of what `serve_moorline` started."""
+        """Begin a moorline command, in a fork of what `serve` started."""
         command = [*arguments, "--json"]
-        return self.guest.begin(command, folder=self.local, server=_SERVER, **how)
+        return self.guest.begin(command, folder=self.local, program="moorline", **how)
 
     def moorline(self, *arguments: str, **how: Any) -> dict[str, Any]:
         """The JSON of a moorline command that succeeds."""
@@ -78,12 +76,11 @@ class Machine:
         if not traced:
             before = self.requests()
             self.moorline(*arguments)
-            return Cost({"not traced": self.requests() - before})
-        tests = str(Path(__file__).resolve().parent.parent)
-        command = [*_TRACING, self.share, *arguments]
-        environment = {"PYTHONPATH": tests}
-        spent = told(self.guest.run(command, environment=environment, folder=self.local))
-        return Cost({caller: Counter(requests) for caller, requests in spent.items()})
+            return Cost.of(self.requests() - before)
+        command = [self.share, *arguments]
+        spent = told(self.guest.run(command, program="tracing", folder=self.local))
+        callers = {caller: Counter(requests) for caller, requests in spent.items()}
+        return Cost.of(sum(callers.values(), Counter()), callers)
 
     def forget(self) -> None:
         """Drop every cache that may be dropped: what follows is a first look at the share."""
@@ -117,17 +114,16 @@ def mount_requests(mountstats: str, mount: str) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Cost:
-    """NFS requests by the function of moorline that caused them."""
+    """NFS requests by operation, without the upkeep of the session; where it was traced, also by
+    the function of moorline that caused them."""
 
-    spent: dict[str, Counter[str]]
+    requests: Counter[str]
+    callers: Mapping[str, Counter[str]] = field(default_factory=dict)
 
-    @property
-    def requests(self) -> Counter[str]:
-        """By NFS operation, without the upkeep of the session."""
-        found: Counter[str] = Counter()
-        for requests in self.spent.values():
-            found.update(requests)
-        return Counter({name: number for name, number in found.items() if name not in _UPKEEP})
+    @classmethod
+    def of(cls, requests: Counter[str], callers: Mapping[str, Counter[str]] | None = None) -> Cost:
+        wanted = {name: number for name, number in requests.items() if name not in _UPKEEP}
+        return cls(Counter(wanted), callers or {})
 
     @property
     def total(self) -> int:
@@ -135,14 +131,20 @@ class Cost:
 
     @property
     def steady(self) -> int:
-        """Without GETATTR: how often a client asks whether what it knows is still true depends on
+        """Without looks: how often a client asks whether what it knows is still true depends on
         the time that passes."""
-        return self.total - self.requests["GETATTR"]
+        return sum(number for name, number in self.requests.items() if name not in _LOOKS)
+
+    def __sub__(self, other: Cost) -> Cost:
+        """What this costs more; negative where it costs less."""
+        requests = Counter(self.requests)
+        requests.subtract(other.requests)
+        return Cost(requests)
 
     def __str__(self) -> str:
         """For messages: by operation, then by caller, the dearest first."""
         lines = [f"{self.total} requests: {_listed(self.requests)}"]
-        for caller, requests in sorted(self.spent.items(), key=lambda item: -item[1].total()):
+        for caller, requests in sorted(self.callers.items(), key=lambda item: -item[1].total()):
             lines.append(f"{requests.total():6} {caller}: {_listed(requests)}")
         return "\n".join(lines)
 
@@ -152,3 +154,4 @@ def _listed(requests: Counter[str]) -> str:
 
 
 _UPKEEP = frozenset({"SEQUENCE", "EXCHANGE_ID", "CREATE_SESSION", "RENEW", "RECLAIM_COMPLETE"})
+_LOOKS = frozenset({"GETATTR", "LOOKUP", "ACCESS"})

@@ -1,7 +1,8 @@
-"""What a rig needs of the machine that runs the tests.
+"""What a rig needs of the machine that runs the tests: each says what is missing and how to get it.
 
-A program that is missing fails the test: `.ci/run` installs all of them. What no package can give
-(a feature of the kernel, rights of the user) skips the test, with its name.
+Nothing here skips: a machine that cannot run these tests has not shown what they prove. `.ci/run`
+installs every program; root, tun, FUSE and loop devices are what a virtual machine has, and a
+container that is given them.
 """
 
 from __future__ import annotations
@@ -36,24 +37,22 @@ def need_programs(*names: str) -> None:
 
 
 def need_user_mode_linux() -> None:
+    """Whether it runs is seen when the first guest boots: what the kernel said is in the error."""
     if platform.machine() != "x86_64":
-        pytest.skip(f"User-Mode Linux exists for x86-64 only, this is {platform.machine()}")
+        pytest.fail(f"User-Mode Linux exists for x86-64 only, this is {platform.machine()}")
     need_programs("linux.uml", "mount.nfs4", "modprobe", "ip")
 
 
 def need_root() -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root: network namespaces, and a server that opens files by handle")
+        pytest.fail("needs root: namespaces, mounts, a server that opens files by handle")
 
 
 def need_tun() -> None:
-    try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR))
-    except OSError as error:
-        pytest.skip(f"needs the kernel's tun device: /dev/net/tun: {error.strerror}")
+    _need_device("/dev/net/tun", "two machines are wired by tun devices")
     done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"needs network namespaces: {done.stderr.strip()}")
+        pytest.fail(f"needs network namespaces: {done.stderr.strip()}")
 
 
 def need_mtab() -> None:
@@ -63,7 +62,27 @@ def need_mtab() -> None:
 
 def need_fuse() -> None:
     need_programs("fusermount3")
+    _need_device("/dev/fuse", "a share that imitates EFS is a FUSE mount")
+
+
+def _need_device(path: str, why: str) -> None:
     try:
-        os.close(os.open("/dev/fuse", os.O_RDWR))
+        os.close(os.open(path, os.O_RDWR))
     except OSError as error:
-        pytest.skip(f"needs FUSE in the kernel: /dev/fuse: {error.strerror}")
+        pytest.fail(f"needs {path} ({error.strerror}): {why}")
+
+
+def need_mounts() -> None:
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "mount -t tmpfs none /mnt"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.fail(f"needs mount namespaces: {done.stderr.strip()}")
+
+
+def need_loop() -> None:
+    need_programs("mkfs.ext4")
+    done = subprocess.run(["losetup", "-f"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.fail(f"needs loop devices: {done.stderr.strip()}")

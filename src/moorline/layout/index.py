@@ -19,22 +19,29 @@ The index is not trusted, and may be replaced (by rename) to repair or to note a
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, Optional
 
 from moorline.disk import DAMAGE, Disk
 from moorline.errors import Mismatch
 from moorline.files import read_file
-from moorline.manifest import Entry
+from moorline.manifest import MAX_ENTRIES, Entry
 
 HEADER = b"moorline-index 1\n"
 NO_PACK = ""
+INDEX_DAMAGED = "the build's index is missing or damaged"
 
 _PACK = re.compile(rb"pack ([0-9a-f]{16}) ([0-9]{1,18})\n")
 _FIRST_FIELD = re.compile(rb"^[0-9]{1,4} ", re.MULTILINE)
 _MOST_PACKS_BYTES = 1 << 12
 _MOST_ROW_BYTES = 64
+_NUMBERS = b"0123456789-"
+_MOST_DIGITS = 18
+MAX_INDEX_BYTES = _MOST_PACKS_BYTES + MAX_ENTRIES * _MOST_ROW_BYTES
+_PART_ROWS = 1 << 12
 _MOST = (10**18, 10**11, 10**11)  # of offset, proved, time
 
 
@@ -56,12 +63,41 @@ class Place(NamedTuple):
     proved: int
 
 
+class Rows:
+    """Rows kept as columns: a build may have 100,000, and a Row takes five times the memory."""
+
+    def __init__(
+        self, packs: Iterable[str], offsets: Iterable[int], proofs: Iterable[int],
+        times: Iterable[int],
+    ) -> None:  # fmt: skip
+        self.packs = list(packs)  # of few different ones, as proofs and times are
+        self.offsets = array("q", offsets)
+        self.proofs = list(proofs)
+        self.times = list(times)
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Rows:
+        columns = tuple(zip(*rows))
+        return cls(*columns) if columns else cls((), (), (), ())
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(Row, self.packs, self.offsets, self.proofs, self.times)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rows) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class Index:
     """The rows of a build, and the size in bytes of each pack that they name."""
 
     packs: Mapping[str, int]
-    rows: Sequence[Row]
+    rows: Rows
 
     @classmethod
     def parse(cls, text: bytes, files: Optional[int] = None) -> Index:
@@ -69,12 +105,16 @@ class Index:
         names, sizes, at = _packs(text)
         if not text.endswith(b"\n"):
             raise Mismatch("the build's index is cut off.")
-        rows = _rows(text[at:].split(), names)
-        if text.count(b"\n", at) != len(rows):
+        lines = text.count(b"\n", at)
+        if lines > MAX_ENTRIES or (files is not None and lines != files):
+            raise Mismatch(f"the build's index has {lines} rows for {files} files.")
+        body = text[at:]
+        if body.translate(None, _NUMBERS) != b"   \n" * lines:
             raise Mismatch("the build's index has a row that is none.")
-        if files is not None and len(rows) != files:
-            raise Mismatch(f"the build's index has {len(rows)} rows for {files} files.")
-        used = {row.pack for row in rows}
+        rows = _rows(body.split(), names)
+        if len(rows) != lines:
+            raise Mismatch("the build's index has a row that is cut off.")
+        used = set(rows.packs)
         return cls({token: sizes[token] for token in sizes if token in used}, rows)
 
     @property
@@ -87,14 +127,15 @@ class Index:
         """By content where it lies, for the digests `wanted` or all: `sizes` are digest and size of
         each file, in the order of the rows. Raises Mismatch when one points outside of its pack."""
         found: dict[str, Place] = {}
-        for (digest, size), row in zip(sizes, self.rows):
+        for (digest, size), (pack, offset, proved, _) in zip(sizes, self.rows):
             if wanted is not None and digest not in wanted:
                 continue
-            if row.pack and row.offset + size > self.packs[row.pack]:
+            if pack and offset + size > self.packs[pack]:
                 raise Mismatch("the build's index points outside of a pack.")
-            if size and not row.pack:
+            if size and not pack:
                 continue
-            found[digest] = Place(row.pack, row.offset, size, row.proved)
+            pack = pack if size else NO_PACK  # whatever the row says: it has no need of one
+            found[digest] = Place(pack, offset, size, proved)
         return found
 
     def of(
@@ -102,6 +143,9 @@ class Index:
     ) -> dict[str, Place]:
         """`places` for the files of the build's manifest."""
         return self.places(((entry.digest, entry.size) for entry in files), wanted)
+
+
+NO_INDEX = Index({}, Rows((), (), (), ()))
 
 
 def _packs(text: bytes) -> tuple[list[str], dict[str, int], int]:
@@ -119,7 +163,7 @@ def _packs(text: bytes) -> tuple[list[str], dict[str, int], int]:
     return names, sizes, at
 
 
-def _rows(fields: Sequence[bytes], names: Sequence[str]) -> list[Row]:
+def _rows(fields: Sequence[bytes], names: Sequence[str]) -> Rows:
     """Column by column: a build may have 100,000 files."""
     tokens = {b"%d" % number: name for number, name in enumerate(names)} | {b"-": NO_PACK}
     try:
@@ -132,12 +176,15 @@ def _rows(fields: Sequence[bytes], names: Sequence[str]) -> list[Row]:
     for numbers, most in zip((offsets, proofs, times), _MOST):
         if numbers and not (min(numbers) >= 0 and max(numbers) < most):
             raise Mismatch("the build's index has a number that is out of range.")
-    return list(map(Row, packs, offsets, proofs, times))
+    return Rows(packs, offsets, proofs, times)
 
 
 def _numbers(fields: Sequence[bytes]) -> list[int]:
     """Equal fields become one number: most files of a build have one time and one proof."""
-    known = {field: int(field) for field in set(fields)}
+    different = set(fields)
+    if max(map(len, different), default=0) > _MOST_DIGITS:  # reading long ones takes its square
+        raise ValueError
+    known = {field: int(field) for field in different}
     return [known[field] for field in fields]
 
 
@@ -151,8 +198,13 @@ def closing(named: Sequence[tuple[str, int]], index: Index) -> bytes:
     more = [pack for pack in index.packs.items() if pack not in named]
     numbers = {token: b"%d" % number for number, (token, _) in enumerate([*named, *more])}
     numbers[NO_PACK] = b"-"
-    rows = (b"%s %d %d %d\n" % (numbers[p], at, proved, time) for p, at, proved, time in index.rows)
-    return _pack_lines(more) + b"".join(rows)
+    lines = (
+        b"%s %d %d %d\n" % (numbers[p], at, proved, time) for p, at, proved, time in index.rows
+    )
+    parts = iter(
+        lambda: b"".join(islice(lines, _PART_ROWS)), b""
+    )  # not all lines in memory at once
+    return _pack_lines(more) + b"".join(parts)
 
 
 def _pack_lines(packs: Iterable[tuple[str, int]]) -> bytes:
@@ -170,7 +222,7 @@ def packs_named(disk: Disk, build: int, *, complete: bool) -> set[str]:
     else all that it begins with, as far as it was written. Raises Mismatch when a complete one
     cannot be read."""
     try:
-        text = _read(disk, build, 1 << 28)
+        text = _read(disk, build, MAX_INDEX_BYTES)
         names, _, at = _packs(text)
     except Mismatch:
         if complete:

@@ -10,20 +10,22 @@ import hashlib
 import os
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Callable, Optional
 
+from moorline.aside import Aside
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
-from moorline.files import write_file, written
-from moorline.layout import Base, Beat, Draft, Times, Written
-from moorline.layout.index import NO_PACK, Index, Place, Row
+from moorline.files import move_over, write_file, written
+from moorline.layout import Base, Beat, Draft, Times, Written, missing
+from moorline.layout.index import INDEX_DAMAGED, NO_PACK, Index, Place, Rows
 from moorline.manifest import Entry, Manifest
 from moorline.packing import PackUse, to_fold
 from moorline.scan import Progress, Source, no_progress, source_content
 from moorline.verifying import Verified
 
-READ_BYTES = 8 << 20
-WRITE_BYTES = 4 << 20
+READ_BYTES = 4 << 20  # of which the next is read meanwhile
+WRITE_BYTES = 2 << 20  # of which the last is written meanwhile
 GAP_BYTES = 1 << 20  # reading over a gap this small is cheaper than another round trip
 REVERIFY_S = 7 * 86400
 
@@ -50,7 +52,7 @@ class PackDraft:
         self.times: Times = {}
         self.repaired = 0
         self.wanted = {entry.digest: entry for entry in source.manifest.files}
-        self._base = base or Base(staging, {}, {})
+        self._base = base or Base(staging)
         self._distrust = distrust
 
     def write(self, progress: Progress) -> Written:
@@ -75,26 +77,23 @@ class PackDraft:
     def finish(self, times: Times) -> Index:
         files = self.source.manifest.files
         places = [self._places[entry.digest] for entry in files]
-        rows = map(
-            Row,
+        rows = Rows(
             (place.pack for place in places),
             (place.offset for place in places),
             (place.proved for place in places),
             (times[entry.path] for entry in files),
         )
-        return Index(self._packs, list(rows))
+        return Index(self._packs, rows)
 
     def _held(self, progress: Progress) -> dict[str, Place]:
         """What the base's packs hold of this build: present, long enough, and proved lately."""
         with Packs(self.disk, self.packs) as packs:
-            whole = {t for t, size in self._base.packs.items() if packs.size(t) >= size}
-            whole.add(NO_PACK)
-            wanted = self.wanted
-            found = {d: place for d, place in self._base.places.items() if d in wanted}
-            bad = {
-                d for d, place in found.items()
-                if place.pack not in whole or place.length != wanted[d].size
-            }  # fmt: skip
+            sizes = self._base.packs
+            whole = {token: size for token, size in sizes.items() if packs.size(token) >= size}
+            whole[NO_PACK] = 0
+            found = self._base.places(self.wanted)
+            self._base.numbers = {}  # not needed any more, and 16 MB for 100,000 files
+            bad = {d for d, p in found.items() if p.offset + p.length > whole.get(p.pack, -1)}
             bad |= self._distrust & found.keys()
             self.repaired += len(bad)
             for digest in bad:
@@ -132,8 +131,9 @@ class PackDraft:
         with (
             written(self.disk, pack) as fd,
             Descent(self.disk, os.fsencode(self.source.root)) as descent,
+            Aside(self.disk) as aside,
         ):
-            writer = _PackWriter(self.disk, fd)
+            writer = _PackWriter(self.disk, fd, aside)
             places = {}
             for entry in entries:
                 self.beat()
@@ -142,19 +142,21 @@ class PackDraft:
                     writer.add(chunk)
                 places[entry.digest] = Place(self.token, offset, entry.size, self.now)
                 progress(writer.offset, total, "writing")
-            writer.flush()
+            writer.finish()
             self.disk.sync(fd)
         self.disk.sync(self.packs)
         return {**empty, **places}
 
 
 class _PackWriter:
-    """Gathers small contents into large writes."""
+    """Gathers small contents into large writes, one of which may be under way."""
 
-    def __init__(self, disk: Disk, fd: int) -> None:
+    def __init__(self, disk: Disk, fd: int, aside: Aside) -> None:
         self.disk = disk
         self.fd = fd
         self.offset = 0
+        self._aside = aside
+        self._written: Callable[[], None] = lambda: None
         self._held: list[bytes] = []
         self._size = 0
 
@@ -163,12 +165,18 @@ class _PackWriter:
         self._size += len(chunk)
         self.offset += len(chunk)
         if self._size >= WRITE_BYTES:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
+        self._written()
+        data, self._held, self._size = b"".join(self._held), [], 0
+        self._written = self._aside.begin(partial(self.disk.write, self.fd, data))
+
+    def finish(self) -> None:
+        """All is written when this returns."""
         if self._held:
-            self.disk.write(self.fd, b"".join(self._held))
-        self._held, self._size = [], 0
+            self._flush()
+        self._written()
 
 
 def _uses(packs: Mapping[str, int], held: dict[str, Place]) -> list[PackUse]:
@@ -184,12 +192,14 @@ class Packs:
     def __init__(self, disk: Disk, packs: int) -> None:
         self.disk = disk
         self.directory = packs
+        self._aside = Aside(disk)
         self._open: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Packs:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._aside.close()
         for fd, _size in self._open.values():
             if fd >= 0:
                 os.close(fd)
@@ -229,7 +239,7 @@ class Packs:
             if at == 0 or places[at - 1][0].pack != place.pack:
                 fd, size = self._opened(place.pack)
                 ends = _run_ends([p for p, _ in places[at:] if p.pack == place.pack])
-                window = _Window(self.disk, fd)
+                window = _Window(self.disk, fd, self._aside)
                 first = at
             if size < place.offset + place.length:
                 yield digest, iter(())
@@ -254,20 +264,21 @@ def _run_ends(places: list[Place]) -> list[int]:
 class _Window:
     """Reads ahead in one pack, up to the end of the run that the caller wants."""
 
-    def __init__(self, disk: Disk, fd: int) -> None:
+    def __init__(self, disk: Disk, fd: int, aside: Aside) -> None:
         self.disk = disk
         self.fd = fd
+        self._aside = aside
         self._start = 0
         self._data = b""
+        self._ahead: tuple[int, Callable[[], bytes]] = (-1, bytes)
 
     def read(self, offset: int, length: int, run_end: int) -> Iterator[bytes]:
         """The bytes from `offset`; fewer than `length` when the file ends early."""
         while length > 0:
             inside = offset - self._start
             if not 0 <= inside < len(self._data):
-                self._start = offset
-                size = max(1, min(READ_BYTES, run_end - offset))
-                self._data = self.disk.read(self.fd, size, offset)
+                self._start, self._data = offset, b""
+                self._data = self._taken(offset, run_end)
                 if not self._data:
                     return
                 continue
@@ -275,6 +286,19 @@ class _Window:
             offset += len(chunk)
             length -= len(chunk)
             yield chunk
+
+    def _taken(self, offset: int, run_end: int) -> bytes:
+        """What was read ahead, or is read now; and the next is begun."""
+        begun, outcome = self._ahead
+        data = outcome() if begun == offset else self._begin(offset, run_end)()
+        after = offset + len(data)
+        more = data and after < run_end
+        self._ahead = (after, self._begin(after, run_end)) if more else (-1, bytes)
+        return data
+
+    def _begin(self, offset: int, run_end: int) -> Callable[[], bytes]:
+        size = max(1, min(READ_BYTES, run_end - offset))
+        return self._aside.begin(partial(self.disk.read, self.fd, size, offset))
 
 
 class PackReader:
@@ -291,26 +315,33 @@ class PackReader:
 
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         wanted = {entry.digest: entry for entry in entries}
-        held, places = self._locate(wanted), []
+        held, places = self._known(wanted), []
         for digest, entry in wanted.items():
             place = held.get(digest)
             if place is None or place.length != entry.size:
-                raise Mismatch(
-                    f"the store does not hold the content of {entry.shown}. "
-                    "Publish the same build again: that repairs it.",
-                    problems=[Problem(entry.shown, "missing from the build's index")],
-                )
-            places.append((place, digest))
+                yield entry, missing(entry, "missing from the build's index")
+            else:
+                places.append((place, digest))
         with Packs(self.disk, self.packs) as packs:
             for digest, chunks in packs.contents(places):
                 yield wanted[digest], chunks
+
+    def _known(self, digests: Container[str]) -> dict[str, Place]:
+        """The places, for whoever needs them. Raises Mismatch with the cure."""
+        try:
+            return self._locate(digests)
+        except Mismatch as error:
+            raise Mismatch(
+                f"{error.message} Publish the same build again: that repairs it.",
+                problems=[Problem(".", INDEX_DAMAGED)],
+            ) from None
 
     def verify(self, manifest: Manifest, progress: Progress) -> Verified:
         places, size = [], {entry.digest: entry.size for entry in manifest.files}
         try:
             held = self._locate(size)
         except Mismatch:
-            return Verified((Problem(".", "the build's index is missing or damaged"),), 0, 0)
+            return Verified((Problem(".", INDEX_DAMAGED),), 0, 0)
         damaged: dict[str, str] = {}
         for digest in size:
             place = held.get(digest)
@@ -336,7 +367,8 @@ class PackReader:
         draft.write(no_progress)
         index = draft.finish(times)
         write_file(self.disk, b"repaired", index.text, draft.staging, private=True)
-        self.disk.rename(b"repaired", b"index", draft.staging, self.build)
+        token = self.disk.token()
+        move_over(self.disk, b"repaired", b"index", draft.staging, self.build, token)
         self.disk.sync(self.build)
         self.disk.sync(draft.staging)
         return len(verified.problems)

@@ -1,8 +1,6 @@
 """Layout tree: builds/<id>/tree is the build exactly as CI made it, ready to be served.
 
-A file that did not change is a hard link to the newest build's. EFS allows 177 links to a file:
-then a fresh file is written, which the following builds link to. Empty files are never linked (they
-would reach the limit first), and neither is a file whose mode or time differs.
+Reading it, verifying it and putting single entries of it right; `tree_draft` writes it.
 """
 
 from __future__ import annotations
@@ -11,124 +9,22 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from typing import Optional
+from typing import Union
 
+from moorline.crew import FEW_FILES, Crew, depth, read_latency
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
-from moorline.growing import NewTree, same_file
-from moorline.layout import Base, Beat, Draft, Times, Written, all_times
-from moorline.layout.index import NO_PACK, Index, Row
-from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, unescape
-from moorline.scan import Progress, Source, source_content
+from moorline.growing import NewTree
+from moorline.hashing import WAITS_S, most_waiting
+from moorline.layout import Draft, Times, missing
+from moorline.manifest import DIRECTORY, LINK, Entry, Manifest, unescape
+from moorline.scan import Progress, source_content
 from moorline.verifying import Verified, verify
 
 READ_BYTES = 4 << 20
-
-
-class TreeDraft:
-    """Writes <staging>/tree. `kept` are the times of the files that did not change since `base`;
-    all others get `created`, unless `finish` says otherwise."""
-
-    def __init__(
-        self, disk: Disk, staging: int, source: Source, base: Optional[Base], kept: Times,
-        created: int, beat: Beat,
-    ) -> None:  # fmt: skip
-        self.disk = disk
-        self.staging = staging
-        self.source = source
-        self.base = base
-        self.kept = kept
-        self.times = all_times(source.manifest, kept, created)
-        self.beat = beat
-        self._fresh: list[Entry] = []
-
-    def write(self, progress: Progress) -> Written:
-        # Linux reports a lost write to the next syncfs of the mount, whoever asks. One that
-        # somebody else lost earlier is no failure of this publish: ask before the first write.
-        with contextlib.suppress(OSError):
-            self.disk.sync_all(self.staging)
-        self.disk.make_directory(b"tree", 0o755, self.staging)
-        total, done, linked = self.source.manifest.size_bytes, 0, 0
-        old = self._base_tree()
-        try:
-            with (
-                Descent(self.disk, os.fsencode(self.source.root)) as source,
-                contextlib.closing(self._new_tree()) as tree,
-            ):
-                for entry in self.source.manifest.entries:
-                    self.beat()
-                    if entry.kind != FILE:
-                        tree.add(entry)
-                        continue
-                    if old is not None and self._linked(tree, old, entry):
-                        linked += 1
-                    else:
-                        chunks = source_content(self.disk, source, entry)
-                        tree.write(entry, chunks, self.times[entry.path])
-                        self._fresh.append(entry)
-                    done += entry.size
-                    progress(done, total, "writing")
-                tree.finish()
-        finally:
-            if old is not None:
-                old.close()
-        self.disk.sync_all(self.staging)
-        return Written(len(self._fresh), sum(e.size for e in self._fresh), linked)
-
-    def _new_tree(self) -> NewTree:
-        root = self.disk.open_directory(b"tree", self.staging)
-        try:
-            return NewTree(self.disk, root)
-        finally:
-            os.close(root)
-
-    def _base_tree(self) -> Optional[Descent]:
-        if self.base is None:
-            return None
-        try:
-            fd = self.disk.open_directory(b"tree", self.base.folder)
-        except OSError as error:
-            if error.errno not in DAMAGE:
-                raise
-            return None
-        try:
-            return Descent(self.disk, fd)
-        finally:
-            os.close(fd)
-
-    def _linked(self, tree: NewTree, old: Descent, entry: Entry) -> bool:
-        if not entry.size or entry.path not in self.kept:
-            return False
-        directory, _, name = entry.path.rpartition(b"/")
-        try:
-            at = old.enter(directory or b".")
-            status = self.disk.stat(name, at)
-        except OSError as error:
-            if error.errno not in DAMAGE:
-                raise
-            return False
-        if not same_file(status, entry, self.times[entry.path]):
-            return False
-        return tree.hard_link(entry, at, name)
-
-    def finish(self, times: Times) -> Index:
-        """Give the new files their final time, when another publish took the expected one."""
-        moved = [e for e in self._fresh if times[e.path] != self.times[e.path]]
-        if moved:
-            self._set_times(moved, times)
-        rows = [Row(NO_PACK, 0, 0, times[entry.path]) for entry in self.source.manifest.files]
-        return Index({}, rows)
-
-    def _set_times(self, moved: list[Entry], times: Times) -> None:
-        with Descent(self.disk, self.staging) as descent:
-            for entry in moved:
-                directory, _, name = (b"tree/" + entry.path).rpartition(b"/")
-                fd, _ = self.disk.open_file(name, descent.enter(directory))
-                try:
-                    self.disk.set_times(fd, times[entry.path])
-                finally:
-                    os.close(fd)
-        self.disk.sync_all(self.staging)
+WINDOW_FILES = 256  # are read at once, on a share that waits, and kept in memory
+WINDOW_BYTES = 16 << 20
+_Read = Union[list[bytes], Mismatch]
 
 
 class TreeReader:
@@ -139,13 +35,51 @@ class TreeReader:
         self.build = build
 
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+        ordered = sorted(entries)
         root = self.disk.open_directory(b"tree", self.build)
         try:
+            if len(ordered) > FEW_FILES and read_latency(self.disk, root, ordered) > WAITS_S:
+                yield from self._read_by_many(root, ordered)
+                return
             with Descent(self.disk, root) as descent:
-                for entry in sorted(entries):
+                for entry in ordered:
                     yield entry, self._content(descent, entry)
         finally:
             os.close(root)
+
+    def _read_by_many(
+        self, root: int, ordered: list[Entry]
+    ) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+        """The same where each operation waits: many files at once, in order for the caller."""
+        with contextlib.ExitStack() as stack:
+            descents = [
+                stack.enter_context(Descent(self.disk, root))
+                for _ in range(most_waiting(depth(ordered)))
+            ]
+            crew = Crew(descents)
+            for window in _windows(ordered):
+                if window[0].size > WINDOW_BYTES:
+                    yield window[0], self._content(descents[0], window[0])
+                    continue
+                found = self._window(crew, window)
+                for entry in window:
+                    yield entry, _again(found.pop(entry.path))
+
+    def _window(self, crew: Crew[Descent], window: list[Entry]) -> dict[bytes, _Read]:
+        found: dict[bytes, _Read] = {}
+
+        def done(entry: Entry, read: _Read) -> tuple[()]:
+            found[entry.path] = read
+            return ()
+
+        crew.run(self._whole, window, done)
+        return found
+
+    def _whole(self, descent: Descent, entry: Entry) -> _Read:
+        try:
+            return list(self._content(descent, entry))
+        except Mismatch as error:  # for whoever asks for this one
+            return error
 
     def _content(self, descent: Descent, entry: Entry) -> Iterator[bytes]:
         directory, _, name = entry.path.rpartition(b"/")
@@ -154,11 +88,8 @@ class TreeReader:
         except OSError as error:
             if error.errno not in DAMAGE:
                 raise
-            raise Mismatch(
-                f"the store's copy of {entry.shown} is missing or no file. "
-                "Publish the same build again: that repairs it.",
-                problems=[Problem(entry.shown, "missing in the store")],
-            ) from None
+            yield from missing(entry, "missing in the store, or no file there")
+            return
         try:
             left = entry.size + 1
             while left > 0:
@@ -201,6 +132,26 @@ class TreeReader:
             mend.close()
         self.disk.sync_all(self.build)
         return len(bad)
+
+
+def _windows(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Neighbouring files that fit into memory together; a larger one is alone."""
+    window: list[Entry] = []
+    held = 0
+    for entry in entries:
+        held += entry.size
+        if window and (held > WINDOW_BYTES or len(window) >= WINDOW_FILES):
+            yield window
+            window, held = [], entry.size
+        window.append(entry)
+    if window:
+        yield window
+
+
+def _again(read: _Read) -> Iterator[bytes]:
+    if isinstance(read, Mismatch):
+        raise read
+    yield from read
 
 
 def _missing_root(disk: Disk, build: int, staging: int) -> None:

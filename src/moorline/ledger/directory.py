@@ -36,13 +36,14 @@ class DirectoryLedger:
     def write_build(self, build: Build) -> None:
         self._write(b"builds", build.id, build.text())
 
-    def adopt_build(self, build: Build, folder: int) -> None:
-        """The record of a build that was just published, as a link to its build.json in the open
-        `folder`: complete from the first, and one request on NFS."""
+    def adopt_build(self, build: Build, tickets: int) -> None:
+        """The record of a build that was just published, as a link to its ticket in the open folder
+        `tickets`: complete from the first, and one request on NFS. (A link to its build.json would
+        be three: the rename into builds/ made the client forget what its folder holds.)"""
         name = f"{build.id}.json"
         with self._folder(b"builds", make=True) as fd:
             try:
-                self.disk.hard_link(b"build.json", name, folder, fd)
+                self.disk.hard_link(b"%d" % build.sequence, name, tickets, fd)
             except FileExistsError:  # of a build that was removed since; or NFS tried twice
                 replace_file(self.disk, name.encode(), build.text(), fd, self.disk.token())
             self.disk.sync(fd)
@@ -120,6 +121,12 @@ class DirectoryLedger:
                 with contextlib.suppress(FileExistsError):
                     self.disk.make_directory(name, 0o755, above)
                 fd = self.disk.open_directory(name, above)
+            if make:
+                try:
+                    self.disk.sync(above)  # whoever made it may have died before doing that
+                except BaseException:
+                    os.close(fd)
+                    raise
         finally:
             os.close(above)
         try:
