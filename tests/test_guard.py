@@ -130,7 +130,7 @@ def test_progress_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
             progress(number, 8, "reading")
         return "done"
 
-    def note(done: int, total: int, what: str) -> None:
+    def note(done: int, total: int, what: str, files: int = 0, /) -> None:
         seen.append((done, total, what))
 
     assert run(work, stall_s=0.6, progress=note) == "done"
@@ -144,7 +144,7 @@ def test_not_every_step_is_told() -> None:
         for number in range(100_000):
             progress(number, 100_000, "reading")
 
-    run(work, progress=lambda done, total, what: told.append(done))
+    run(work, progress=lambda *call: told.append(call[0]))
     assert 1 <= len(told) < 1000
 
 
@@ -154,7 +154,7 @@ def test_an_interrupt_here_ends_the_child() -> None:
         progress(1, 2, "hanging")
         hang(progress)
 
-    def interrupted(done: int, total: int, what: str) -> None:
+    def interrupted(done: int, total: int, what: str, files: int = 0, /) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

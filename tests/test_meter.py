@@ -62,6 +62,25 @@ def test_a_log_gets_a_line_every_few_seconds() -> None:
     )
 
 
+def test_files_a_second_are_told_as_well() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock)
+
+    lines(0, 477_000_000, "writing", 0)
+    clock.now += LINE_EVERY_S
+    lines(100_000_000, 477_000_000, "writing", 7_500)
+    clock.now += LINE_EVERY_S
+    lines(0, 477_000_000, "placing", 1)
+    clock.now += LINE_EVERY_S
+    lines(0, 477_000_000, "placing", 6_000)
+
+    assert stream.getvalue() == (
+        "writing: 100 MB of 477 MB, 20.0 MB/s, 1,500 files/s, 19 s left\n"
+        "placing: 0 bytes of 477 MB\n"
+        "placing: 0 bytes of 477 MB, 1,200 files/s\n"
+    )
+
+
 def test_what_is_over_soon_leaves_no_line() -> None:
     clock, stream = Clock(), io.StringIO()
     lines = Lines(stream, clock)

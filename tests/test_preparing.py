@@ -518,7 +518,7 @@ def test_a_share_that_hangs_fails_the_deploy_within_its_limit(world: World) -> N
 
 def test_a_deploy_with_the_share_s_part_in_a_child_is_the_same(on_a: World) -> None:
     seen: list[str] = []
-    result = on_a.deploy("b", disk=Disk(), progress=lambda done, total, what: seen.append(what))
+    result = on_a.deploy("b", disk=Disk(), progress=lambda *call: seen.append(call[2]))
 
     assert (result.copied_files, result.reused_files, result.pinned) == (2, 5, True)
     assert problems(on_a.live, on_a.here / "src" / "b") == ()

@@ -547,10 +547,10 @@ def test_a_long_publish_shows_that_it_is_alive(
 
 
 def test_progress_reaches_the_end(scene: Scene) -> None:
-    calls: list[tuple[int, int, str]] = []
+    calls: list[tuple[int, int, str, int]] = []
     with open_store(CountingDisk(), scene.fresh()) as opened:
         Publisher(opened, lambda *call: calls.append(call)).publish(scene.new, build_id("new"))
-    done, total, what = calls[-1]
+    done, total, what, _ = calls[-1]
     assert done == total > 0
     assert what == "writing"
 

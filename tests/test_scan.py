@@ -509,10 +509,11 @@ def test_problems_and_changes_come_back_from_all_ways(
 
 
 def test_progress_is_reported(site: Path, thousand: Path) -> None:
-    calls: list[tuple[int, int, str]] = []
+    calls: list[tuple[int, int, str, int]] = []
     manifest = scan(Disk(), thousand, progress=lambda *call: calls.append(call)).manifest
-    assert calls[-1] == (sum(range(1000)), 0, "hashing")
-    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+    assert calls[-1] == (sum(range(1000)), 0, "hashing", 1000)
+    for column in (0, 3):
+        assert [call[column] for call in calls] == sorted(call[column] for call in calls)
     calls.clear()
     verify(Disk(), thousand, manifest, lambda *call: calls.append(call))
-    assert calls[-1] == (sum(range(1000)), sum(range(1000)), "verifying")
+    assert calls[-1] == (sum(range(1000)), sum(range(1000)), "verifying", 1000)

@@ -61,12 +61,12 @@ def _child(
         _let_go_of_output()
         last = 0.0
 
-        def beat(done: int, total: int, what: str) -> None:
+        def beat(done: int, total: int, what: str, files: int = 0, /) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= _BEAT_S:
                 last = now
-                _send(send, ("progress", (done, total, what)))
+                _send(send, ("progress", (done, total, what, files)))
 
         try:
             held.release()

@@ -1,6 +1,7 @@
 """Progress on stderr: a plain line every few seconds in a log. (On a terminal: `screen.Bar`.)
 
-A meter is called as `scan.Progress` is: bytes done, bytes in all (0: not known), what is done.
+A meter is called as `scan.Progress` is: bytes done, bytes in all (0: not known), what is done,
+and files done.
 It has no thread of its own, because the library forks worker processes; whoever calls it draws it.
 """
 
@@ -26,32 +27,39 @@ class Pace:
         self.what = ""
         self.done = 0
 
-    def text(self, done: int, total: int, what: str) -> str:
+    def note(self, done: int, what: str) -> float:
+        """The time; some callers are called ten thousand times a second, and show little of it."""
         now = self._clock()
         if what != self.what or done < self.done:
-            self.what, self.started, self.done = what, now, 0
+            self.what, self.started = what, now
         self.done = done
-        elapsed_s = now - self.started
+        return now
+
+    def text(self, done: int, total: int, files: int = 0) -> str:
+        """Of what was noted last."""
+        elapsed_s = self._clock() - self.started
         speed = done / elapsed_s if elapsed_s > 0 else 0.0
         parts = [f"{amount(done)} of {amount(total)}" if total else amount(done)]
         if speed:
             parts.append(f"{speed / 1e6:,.1f} MB/s")
-            if total > done:
-                parts.append(f"{(total - done) / speed:,.0f} s left")
+        if files and elapsed_s > 0:
+            parts.append(f"{files / elapsed_s:,.0f} files/s")
+        if speed and total > done:
+            parts.append(f"{(total - done) / speed:,.0f} s left")
         return ", ".join(parts)
 
 
 class Meter(Protocol):
     """Shows progress; `close` takes it off the screen."""
 
-    def __call__(self, done: int, total: int, what: str) -> None: ...
+    def __call__(self, done: int, total: int, what: str, files: int = 0, /) -> None: ...
     def close(self) -> None: ...
 
 
 class Silent:
     """For --quiet."""
 
-    def __call__(self, done: int, total: int, what: str) -> None:
+    def __call__(self, done: int, total: int, what: str, files: int = 0, /) -> None:
         pass
 
     def close(self) -> None:
@@ -67,11 +75,11 @@ class Lines:
         self._pace = Pace(clock)
         self._last = clock()
 
-    def __call__(self, done: int, total: int, what: str) -> None:
-        text = self._pace.text(done, total, what)
-        now = self._clock()
+    def __call__(self, done: int, total: int, what: str, files: int = 0, /) -> None:
+        now = self._pace.note(done, what)
         if now - self._last >= LINE_EVERY_S:
             self._last = now
+            text = self._pace.text(done, total, files)
             self._stream.write(f"{what}: {text}\n" if done or total else f"{what}\n")
             self._stream.flush()
 

@@ -145,7 +145,7 @@ class Placement:
     def _hash(self, piece: Piece) -> None:
         assert self._hashers is not None  # whoever knows of held files starts them
         self._hashers.put(piece)
-        self.progress(self._done, self.manifest.size_bytes, "placing")
+        self.progress(0, self.manifest.size_bytes, "placing", self.placed.reused_files)
 
     def _reuse(self, entry: Entry) -> bool:
         """Link, clone or copy a file that the target holds; False when it cannot stand for it."""
@@ -199,10 +199,12 @@ class Placement:
     def _damaged(self) -> list[Entry]:
         """The reused files whose local content turned out to be wrong."""
         damaged: set[bytes] = set()
+        files = 0
         for piece, bad in self._hashers.finish() if self._hashers is not None else ():
             damaged.update(piece[number][0] for number in bad)
             self._done += sum(size for _, size, _ in piece)
-            self.progress(self._done, self.manifest.size_bytes, "verifying")
+            files += len(piece)
+            self.progress(self._done, self.manifest.size_bytes, "verifying", files)
         return [entry for entry in self.manifest.files if entry.path in damaged] if damaged else []
 
     # -- what the share holds -----------------------------------------------------------------
@@ -243,7 +245,8 @@ class Placement:
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             self._done += len(chunk)
-            self.progress(self._done, self.manifest.size_bytes, "copying")
+            files = self.placed.copied_files
+            self.progress(self._done, self.manifest.size_bytes, "copying", files)
             yield chunk
 
     def _write_again(self, first: Entry, entry: Entry) -> None:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 from moorline.disk import AnyPath, Descent, Disk, Named
 from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
@@ -40,15 +40,19 @@ from moorline.manifest import (
     shown,
 )
 
-Progress = Callable[[int, int, str], None]
-"""Called with bytes done, bytes in all (0: not known) and what is being done."""
+
+class Progress(Protocol):
+    """Called with bytes done, bytes in all (0: not known), what is being done, and files done."""
+
+    def __call__(self, done: int, total: int, what: str, files: int = 0, /) -> None: ...
+
 
 SECRETS = (b".git", b".env")
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device node",
             stat.S_IFBLK: "a device node"}  # fmt: skip
 
 
-def no_progress(done: int, total: int, what: str) -> None:
+def no_progress(done: int, total: int, what: str, files: int = 0, /) -> None:
     """Progress that nobody looks at."""
 
 
@@ -243,7 +247,7 @@ class _Hashing:
         self.disk = walk.disk
         self.root = root
         self.progress = progress
-        self._done = 0
+        self._done = self._files = 0
         self._few: list[tuple[bytes, bytes]] = []
         self._piece: list[tuple[bytes, bytes]] = []
         self._pool: Optional[Workers] = None
@@ -295,6 +299,7 @@ class _Hashing:
             for (directory, name), (mode, size, digest, problem) in zip(piece, results):
                 path = name if directory == b"." else directory + b"/" + name
                 self._done += size
+                self._files += 1
                 if problem in _CHANGES:
                     raise _changed(path, problem)
                 if problem:
@@ -302,7 +307,7 @@ class _Hashing:
                 else:
                     _refuse_special_bits(walk, path, mode)
                     walk.entries.append(Entry(path, FILE, mode & 0o777, size, digest))
-            self.progress(self._done, 0, "hashing")
+            self.progress(self._done, 0, "hashing", self._files)
 
     def _small_size(self) -> int:
         """The bytes of few files: one of them may be large, and worth a second process."""

@@ -42,12 +42,12 @@ class Bar:
         )
         self._task = self._progress.add_task("", total=None, pace="")
 
-    def __call__(self, done: int, total: int, what: str) -> None:
-        pace = self._pace.text(done, total, what)
-        now = self._clock()
+    def __call__(self, done: int, total: int, what: str, files: int = 0, /) -> None:
+        now = self._pace.note(done, what)
         if now < self._next:
             return
         self._next = now + BAR_EVERY_S
+        pace = self._pace.text(done, total, files)
         self._progress.update(
             self._task, completed=done, total=total or None, description=what, pace=pace
         )

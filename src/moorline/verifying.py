@@ -79,7 +79,7 @@ def _verify(
         for _, (found, more_files, more_bytes) in pool.finish():
             problems += [Problem(*pair) for pair in found]
             read, size = read + more_files, size + more_bytes
-            progress(size, manifest.size_bytes, "verifying")
+            progress(size, manifest.size_bytes, "verifying", read)
     finally:
         pool.close()
     return Verified(tuple(sorted(problems)), read, size)

@@ -108,7 +108,7 @@ class PackDraft:
         """Read what was not read for `REVERIFY_S`; what is damaged will be written anew."""
         total, done = sum(found[digest].length for digest in stale), 0
         places = [(found[digest], digest) for digest in stale]
-        for digest, chunks in packs.contents(places):
+        for files, (digest, chunks) in enumerate(packs.contents(places), 1):
             self.beat()
             if _digest_of(chunks) == digest:
                 found[digest] = found[digest]._replace(proved=self.now)
@@ -116,7 +116,7 @@ class PackDraft:
                 del found[digest]
                 self.repaired += 1
             done += self.wanted[digest].size
-            progress(done, total, "proving what the store holds")
+            progress(done, total, "proving what the store holds", files)
         return found
 
     def _write_pack(self, digests: list[str], progress: Progress) -> dict[str, Place]:
@@ -141,7 +141,7 @@ class PackDraft:
                 for chunk in source_content(self.disk, descent, entry):
                     writer.add(chunk)
                 places[entry.digest] = Place(self.token, offset, entry.size, self.now)
-                progress(writer.offset, total, "writing")
+                progress(writer.offset, total, "writing", len(places))
             writer.finish()
             self.disk.sync(fd)
         self.disk.sync(self.packs)
@@ -351,13 +351,13 @@ class PackReader:
                 places.append((place, digest))
         done, total = 0, sum(size.values())
         with Packs(self.disk, self.packs) as packs:
-            for digest, chunks in packs.contents(places):
+            for files, (digest, chunks) in enumerate(packs.contents(places), 1):
                 if _digest_of(chunks) != digest:
                     pack = held[digest].pack
                     gone = packs.size(pack) < 0 if pack else False
                     damaged[digest] = f"pack {pack} {'is missing' if gone else 'is damaged here'}"
                 done += size[digest]
-                progress(done, total, "verifying")
+                progress(done, total, "verifying", files)
         problems = [
             Problem(e.shown, damaged[e.digest]) for e in manifest.files if e.digest in damaged
         ]

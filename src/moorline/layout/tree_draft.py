@@ -58,7 +58,7 @@ class TreeDraft:
         self.times = all_times(source.manifest, kept, created)
         self.beat = beat
         self._fresh: list[Entry] = []
-        self._done = 0
+        self._done = self._files = 0
 
     def write(self, progress: Progress) -> Written:
         # Linux reports a lost write to the next syncfs of the mount, whoever asks. One that
@@ -88,7 +88,9 @@ class TreeDraft:
     def _in_order(self, progress: Progress) -> None:
         with contextlib.closing(_Hands(self)) as hands:
             for entry in self.source.manifest.entries:
-                self._made([entry], [entry] if hands.make(entry) else [], progress)
+                fresh = hands.make(entry)
+                if entry.kind == FILE:
+                    self._made([entry], [entry] if fresh else [], progress)
             hands.tree.finish()
 
     def _spread(self, progress: Progress) -> None:
@@ -125,8 +127,11 @@ class TreeDraft:
     def _made(self, entries: list[Entry], fresh: list[Entry], progress: Progress) -> None:
         self.beat()
         self._fresh += fresh
-        self._done += sum(entry.size for entry in entries if entry.kind == FILE)
-        progress(self._done, self.source.manifest.size_bytes, "writing")
+        for entry in entries:
+            if entry.kind == FILE:
+                self._done += entry.size
+                self._files += 1
+        progress(self._done, self.source.manifest.size_bytes, "writing", self._files)
 
     def finish(self, times: Times) -> Index:
         """Give the new files their final time, when another publish took the expected one."""
