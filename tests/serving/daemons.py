@@ -102,13 +102,25 @@ def daemon(
     try:
         yield process
     finally:
-        process.send_signal(stop)
         try:
-            process.wait(LIMIT_S)
+            _end(process, stop)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _end(process: subprocess.Popen[bytes], stop: int) -> None:
+    """A signal that comes while php-fpm starts itself anew, for a reload, is lost."""
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        process.send_signal(stop)
+        try:
+            process.wait(1)
+            return
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                raise
 
 
 def free_port() -> int:

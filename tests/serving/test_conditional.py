@@ -182,8 +182,8 @@ histories = st.lists(st.tuples(verbs, edits), min_size=2, max_size=6)
 specs = st.dictionaries(paths, contents.map(lambda data: (data, 0o644)), min_size=2)
 
 
-def edited(spec: Spec, edits: Sequence[Edit]) -> Spec:
-    spec = dict(spec)
+def edited(before: Spec, edits: Sequence[Edit]) -> Spec:
+    spec = dict(before)
     for kind, path, other, content in edits:
         if kind == "write":
             spec[path] = (content, 0o644)
@@ -195,7 +195,7 @@ def edited(spec: Spec, edits: Sequence[Edit]) -> Spec:
             spec[other] = spec.pop(path)
         elif path in spec and other in spec and kind == "swap":
             spec[path], spec[other] = spec[other], spec[path]
-    return spec
+    return spec or before  # an empty build is refused
 
 
 def happen(site: Site, verb: str, spec: Spec) -> None:
