@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 
-from one_worker import LoadFolderScheduling
+from one_worker import LoadFolderScheduling, bring_forward
 
 
 @pytest.mark.parametrize(
@@ -17,3 +19,13 @@ from one_worker import LoadFolderScheduling
 def test_tests_that_share_a_machine_share_a_worker(test: str, scope: str) -> None:
     scheduling = object.__new__(LoadFolderScheduling)
     assert scheduling._split_scope(test) == scope
+
+
+def test_what_takes_long_begins_first() -> None:
+    waiting = ["tests/test_a.py", "tests/crash/test_b.py", "tests/serving/test_c.py", "tests/nfs/"]
+    queue, begun = OrderedDict.fromkeys(waiting), []
+    while queue:
+        bring_forward(queue)
+        begun.append(queue.popitem(last=False)[0])
+    assert begun == [*reversed(waiting[1:]), "tests/test_a.py"]
+    bring_forward(queue)

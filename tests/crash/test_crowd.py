@@ -25,7 +25,7 @@ from moorline.store import open_store
 from moorline.target import open_target
 
 ROLES = ("publisher",) * 3 + ("deployer",) * 3 + ("rollbacker", "verifier", "cleaner", "cleaner")
-SECONDS = 6.0  # for each layout
+SECONDS = 30.0  # for each layout
 PATIENCE_S = 100
 
 

@@ -31,7 +31,7 @@ from world import World
 pytestmark = pytest.mark.usefixtures("interrupts")
 
 MOORLINE = [str(Path(sys.executable).with_name("moorline"))]
-ROUNDS = 2
+ROUNDS = 7
 PATIENCE_S = 60.0
 BULK: dict[str, Content] = {f"bulk/{n % 5}/{n}": b"%d " % n * 700 for n in range(60)}
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
