@@ -152,8 +152,9 @@ nothing is cached. What asks for one thing after the other waits nearly all the 
 md5sum and layout tree ran beside each other, once.
 
 - requests: what the share was asked for, and "at once" how many were under way at most. FUSE asks
-  for every part of a path, so these numbers are not those of an NFS client; `tests/nfs` counts
-  those.
+  for every part of a path; what it asks before a name is made is not counted, since an NFS client
+  leaves that to the server. So these are about the numbers of a real client, which `tests/nfs`
+  counts and holds below 60 as well.
 - x floor: for layout pack against one file with the bytes of the build, copied by `cp` (where a
   step moves all of them); for layout tree all its waits divided by 64 or, if it makes them, the
   entries of the largest directory times {write_ms:g} ms, whichever is more.

@@ -37,6 +37,9 @@ TELLS = frozenset(
     ("mkdir", "symlink", "link", "create", "chmod", "chown", "truncate", "utimens")
 )  # fmt: skip
 """After these libfuse asks for attributes within the same request, as an NFS server sends them."""
+MAKES = frozenset(("mkdir", "symlink", "link", "create", "rename"))
+"""Before these FUSE asks whether the name is there. Linux's NFS client leaves that to the server
+(nfs_lookup for LOOKUP_CREATE | LOOKUP_EXCL and LOOKUP_RENAME_TARGET, and atomic open)."""
 
 Operation = Callable[..., Any]
 
@@ -47,6 +50,8 @@ def counted(kind: str) -> Callable[[Operation], Operation]:
     def wrap(operation: Operation) -> Operation:
         @functools.wraps(operation)
         def gated(share: FuseShare, path: str, *rest: Any) -> Any:
+            if operation.__name__ in MAKES:
+                share.take_back_look(rest[0] if operation.__name__ == "rename" else path)
             with share.gate(operation.__name__, kind, path):
                 found = operation(share, path, *rest)
             if operation.__name__ in TELLS:
@@ -78,6 +83,7 @@ class FuseShare(fuse.Operations):  # type: ignore[misc]  # mfusepy's classes are
         self.rules: list[dict[str, Any]] = []
         self.operations: Counter[str] = Counter()
         self.in_flight = self.most_in_flight = 0
+        self.looked: set[str] = set()  # names that were not there
         # By the kernel's thread: Python has a new one, with locals of its own, for every callback.
         self.told: dict[int, str] = {}
         self._handles: dict[int, Handle] = {}
@@ -132,7 +138,20 @@ class FuseShare(fuse.Operations):  # type: ignore[misc]  # mfusepy's classes are
         if self.told.pop(threading.get_native_id(), None) == path:
             return self._attributes(path, fh)
         with self.gate("getattr", "meta", path):
-            return self._attributes(path, fh)
+            try:
+                return self._attributes(path, fh)
+            except FileNotFoundError:
+                with self._mutex:
+                    self.looked.add(path)
+                raise
+
+    def take_back_look(self, path: str) -> None:
+        """Count the look before a name was made as what it is on NFS: none. It has taken its time,
+        so a share that is simulated is never faster than one that is not."""
+        with self._mutex:
+            if path in self.looked:
+                self.looked.remove(path)
+                self.operations["getattr"] -= 1
 
     def _attributes(self, path: str, fh: int | None) -> dict[str, int]:
         handle = self._handles.get(fh or 0)

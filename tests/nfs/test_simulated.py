@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -145,6 +146,23 @@ def test_steps_stay_below_their_budget_for_60000_files(in_memory: Path, count: C
         assert most[step].total() < BUDGETS[step], f"{step}: {most[step]}"
         assert most[step].keys() == few[step].keys(), step
     count.add("files of a build whose steps have a budget of operations", 60_000)
+
+
+def test_a_name_is_made_with_one_request_as_on_nfs(simulated: Simulator) -> None:
+    """FUSE looks for it first, and libfuse at it afterwards: neither is a request of NFS. The
+    folder that has changed is looked at, as there."""
+    folder = os.open(simulated.mountpoint, os.O_RDONLY)
+    try:
+        os.listdir(folder)
+        before = simulated.operations()
+        os.close(os.open("new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=folder))
+        made = Counter(create=1, close=1, getattr=1)
+        assert simulated.operations() - before == made
+        with pytest.raises(FileNotFoundError):
+            os.stat("never made", dir_fd=folder)
+        assert simulated.operations() - before == made + Counter(getattr=1)
+    finally:
+        os.close(folder)
 
 
 def _costs(share: Simulator, folder: Path, files: int) -> dict[str, Counter[str]]:
