@@ -128,7 +128,8 @@ def _of_small(small: dict[str, Any]) -> Iterator[Goal]:
 def _of_week(week: dict[str, Any]) -> Iterator[Goal]:
     """One build is the bytes of its files, without what a disk needs for them."""
     for layout, most in (("pack", 1.1), ("tree", 3.2)):
-        row = week[layout][min(40, len(week[layout]) - 1)]
+        rows = week.get("day", week)[layout]
+        row = rows[min(40, len(rows) - 1)]
         if "store_bytes" in row:
             times = row["store_bytes"] / row["site_bytes"]
             yield Goal(

@@ -111,7 +111,8 @@ def _memory_steps(growing: Growing, count: int) -> Iterator[tuple[str, Command]]
 
 
 def week(work: Path, builds: int, scale: float, say: Say) -> dict[str, Any]:
-    """`builds` publishes of a small edit each, on a small site; one row a publish."""
+    """`builds` publishes of a small edit each, on a small site; one row a publish. And a day's of
+    the whole site, for what does not shrink with a site: content that changes."""
     result: dict[str, Any] = {"builds": builds}
     for layout in ("pack", "tree"):
         say(f"a week: {builds} publishes, layout {layout}")
@@ -121,7 +122,18 @@ def week(work: Path, builds: int, scale: float, say: Say) -> dict[str, Any]:
         result["site_disk_bytes"] = disk_bytes(growing.tree)
         result[layout] = _publish_week(growing, builds)
         clear_away(growing.work)
+    result["day"] = {layout: _day(work, layout, 10 * scale, say) for layout in ("pack", "tree")}
     return result
+
+
+def _day(work: Path, layout: str, scale: float, say: Say) -> list[dict[str, Any]]:
+    """40 builds after the first, of the whole site: how much the store has grown by then."""
+    say(f"a day: 40 builds of the whole site, layout {layout}")
+    growing = Growing(work / "growing", layout, clean_environment(work))
+    make_gatsby(growing.tree, scale, seed=1)
+    rows = _publish_week(growing, 41)
+    clear_away(growing.work)
+    return rows
 
 
 def _publish_week(growing: Growing, builds: int) -> list[dict[str, Any]]:
