@@ -139,7 +139,7 @@ def _day(work: Path, layout: str, scale: float, say: Say) -> list[dict[str, Any]
 def _publish_week(growing: Growing, builds: int) -> list[dict[str, Any]]:
     pages = sorted(
         str(p.relative_to(growing.tree)) for p in growing.tree.glob("posts/*/index.html")
-    )
+    )[: builds + 1]  # 128 KB is the most that one argument may have
     output = growing.work / "week.jsonl"
     options = {"site": str(growing.tree), "store": str(growing.store), "builds": builds,
                "pages": pages, "added": "images/photo-0000.png"}  # fmt: skip
