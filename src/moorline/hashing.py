@@ -12,7 +12,6 @@ them. Three ways to run the same jobs, chosen by `workers`:
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import marshal
 import os
@@ -233,7 +232,6 @@ class _Processes:
             try:
                 end_with_parent(parent)
                 held.release()
-                gc.disable()  # looking for cycles writes to every object: a copy of each page
                 self._give.close()
                 os.close(answer)
                 _serve(self._job, take, tell)
