@@ -137,3 +137,14 @@ def test_what_is_read_ahead_is_what_a_single_read_gives(
         assert threading.get_ident() not in disk.seen["read"]
     finally:
         os.close(fd)
+
+
+def test_ctrl_c_in_the_middle_of_starting_the_thread_is_all_that_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Aside(Disk()) as aside:
+        aside.begin(lambda: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from queue import SimpleQueue
 from typing import Any, Callable, Optional, TypeVar
@@ -60,5 +61,6 @@ class Aside:
         """Wait for what was begun."""
         if self._thread is not None:
             self._todo.put(None)
-            self._thread.join()
+            with contextlib.suppress(RuntimeError):  # Ctrl-C came in the middle of starting it
+                self._thread.join()
             self._thread = None
