@@ -9,19 +9,12 @@ from dataclasses import dataclass
 from moorline.build import Build, BuildId
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch
-from moorline.files import move_over, read_file, replace_file
-from moorline.layout import Base, Times, Written, base_of
+from moorline.files import move_over, replace_file
+from moorline.layout import Base, Times, Written, base_of, read_manifest
 from moorline.layout.index import packs_named, read_index
 from moorline.layout.tree_draft import tree_index
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import (
-    MAX_MANIFEST_BYTES,
-    STORED,
-    Manifest,
-    compressed,
-    decompressed,
-    most_compressed,
-)
+from moorline.manifest import STORED, Manifest, compressed
 from moorline.reserving import Reservation, draft_of, planned_build
 from moorline.scan import Progress, Source, no_progress
 from moorline.store import OpenBuild, Store
@@ -108,9 +101,7 @@ class Repair:
     def _digest_of_manifest(self, folder: int) -> str:
         """What the manifest in a build's folder stands for; empty when there is none."""
         with contextlib.suppress(OSError, Mismatch):
-            most = most_compressed(MAX_MANIFEST_BYTES)
-            data = read_file(self.disk, STORED, folder, most=most)
-            return Manifest.parse(decompressed(data)).digest
+            return Manifest.parse(read_manifest(self.disk, folder)).digest
         return ""
 
     def _remembered(self, id: BuildId, digest: str) -> Build | None:

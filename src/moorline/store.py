@@ -22,17 +22,11 @@ from moorline.files import (
     read_file,
     replace_file,
 )
-from moorline.layout import LAYOUTS, Reader, Times
+from moorline.layout import LAYOUTS, Reader, Times, read_manifest
 from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
-from moorline.manifest import (
-    MAX_MANIFEST_BYTES,
-    STORED,
-    Manifest,
-    decompressed,
-    most_compressed,
-)
+from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record
 from moorline.scan import Progress, no_progress
 from moorline.verifying import Verified
@@ -319,14 +313,11 @@ class OpenBuild:
         digest = digest or self.build.digest
         most = min(size_bytes or MAX_MANIFEST_BYTES, MAX_MANIFEST_BYTES)
         try:
-            data = read_file(self.store.disk, STORED, self.folder, most=most_compressed(most))
-        except OSError as error:
-            if error.errno not in DAMAGE:
+            text = read_manifest(self.store.disk, self.folder, most)
+            return Manifest.parse(text, digest)
+        except (OSError, Mismatch) as error:
+            if isinstance(error, OSError) and error.errno not in DAMAGE:
                 raise
-            data = b""
-        try:
-            return Manifest.parse(decompressed(data, most), digest)
-        except Mismatch:
             raise Mismatch(
                 f"the manifest of build {self.build.id} at {self.path} is not the one that CI made "
                 f"(digest {digest[:12]}). It was changed after publishing. "

@@ -206,8 +206,8 @@ ORDERS = (
 
 CHECKS = (
     mutation("the manifest is not compared with its digest", "I5",
-             ("store.py", "            return Manifest.parse(decompressed(data, most), digest)\n",
-              "            return Manifest.parse(decompressed(data, most))\n"),
+             ("store.py", "            return Manifest.parse(text, digest)\n",
+              "            return Manifest.parse(text)\n"),
              by="tests/test_preparing.py::test_a_manifest_that_names_other_content_is_refused"),
     mutation("settings and agent are not compared with their digest", "I5",
              ("store.py", "        if hashlib.sha256(data).hexdigest() != digest:\n",

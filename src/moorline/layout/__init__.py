@@ -20,6 +20,7 @@ from moorline.lines import file_lines, same_files
 from moorline.manifest import (
     HEADER,
     MAX_ENTRIES,
+    MAX_MANIFEST_BYTES,
     STORED,
     Entry,
     Manifest,
@@ -137,11 +138,16 @@ def base_of(folder: int, manifest: bytes, index: Index) -> Base:
     return Base(folder, manifest, index, numbers)
 
 
+def read_manifest(disk: Disk, folder: int, most: int = MAX_MANIFEST_BYTES) -> bytes:
+    """The text of the manifest in the open `folder` of a build: whatever it says, but no longer
+    than `most` bytes. Raises Mismatch when it is not stored as `compressed` does it."""
+    return decompressed(read_file(disk, STORED, folder, most=most_compressed(most)), most)
+
+
 def read_base(disk: Disk, folder: int, digest: str) -> Base:
     """The build in the open `folder`. Raises Mismatch when its manifest has another digest, or its
     index does not fit."""
-    stored = read_file(disk, STORED, folder, most=most_compressed(_MOST_BASE_BYTES))
-    manifest = decompressed(stored, _MOST_BASE_BYTES)
+    manifest = read_manifest(disk, folder, _MOST_BASE_BYTES)
     sound = manifest.startswith(HEADER) and manifest.count(b"\n") <= MAX_ENTRIES + 1
     if not sound or hashlib.sha256(manifest).hexdigest() != digest:
         raise Mismatch("the newest build's manifest is damaged.")
