@@ -144,21 +144,22 @@ def test_the_usual_recipe_stays_on_the_old_build_and_mixes_it_with_the_new(here:
         assert get(port, "/new.php").body == page(2, "/new.php")
 
 
-def under_way(here: Path, port: int) -> Connection:
+@contextmanager
+def under_way(here: Path, port: int) -> Iterator[Connection]:
     """A request that php-fpm works on until the file `go` is there."""
     here.chmod(0o777)
-    connection = Connection(port)
-    connection.send(f"/slow.php?folder={here}")
-    wait_until((here / "begun").exists)
-    return connection
+    with Connection(port) as connection:
+        connection.send(f"/slow.php?folder={here}")
+        wait_until((here / "begun").exists)
+        yield connection
 
 
 @pytest.mark.parametrize("fpm", ["", "the recipe"], ids=["as shipped", "the recipe"])
 def test_a_reload_waits_for_requests_only_when_told_to(here: Path, fpm: str) -> None:
     with serving(here, recipe(SERVER, here / "www"), fpm and recipe(FPM, here)) as (port, pid):
         world = World(here)
-        for number in (1, 2):
-            world.publish(str(number), build(number), hooks=reloading(pid))
+        world.publish("1", build(1))  # whose deploy reloads nothing: that could end the request
+        world.publish("2", build(2), hooks=reloading(pid))
         world.deploy("1")
         with under_way(here, port) as connection:
             world.deploy("2")
