@@ -17,6 +17,7 @@ import moorline
 
 RANKS = {
     "": 0,  # moorline itself: the version
+    "compiled": 1,
     "errors": 1,
     "garbage": 1,
     "interrupts": 1,
@@ -32,6 +33,7 @@ RANKS = {
     "history": 4,
     "aside": 4,
     "crew": 5,
+    "keeping": 5,
     "scan": 5,
     "config": 6,
     "growing": 6,
@@ -68,6 +70,7 @@ RANKS = {
     "audit": 12,
     "golive": 12,
     "agent": 13,
+    "startup": 14,
     "workflow": 14,
     "wording": 13,
     "pipeline": 14,
@@ -94,11 +97,15 @@ OPTIONAL = {"boto3", "botocore"}
 DEFERRED = {
     ("agent_file", "zipfile"),
     ("bundle", "zipfile"),
+    ("compiled", "zipfile"),
     ("cli", "moorline.demo.run_demo"),
     ("cli", "moorline.screen"),
     ("config", "pathspec.GitIgnoreSpec"),
     ("hooks", "moorline.asking.ask"),
     ("invocation", "moorline.screen"),
+    ("startup", "moorline.agent.main"),
+    ("startup", "moorline.disk.Disk"),
+    ("startup", "moorline.keeping.keep"),
 }
 """Imports inside a function that are meant: dear and seldom needed, which the module says."""
 
@@ -183,7 +190,7 @@ def test_pure_modules_see_no_disk_no_clock_no_environment(name: str) -> None:
 
 def agents_modules() -> list[str]:
     """What the agent's zipapp holds: the agent, and all that it imports."""
-    found, todo = set(), ["agent"]
+    found, todo = set(), ["startup"]
     while todo:
         name = todo.pop()
         if name not in found:

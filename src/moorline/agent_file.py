@@ -20,6 +20,7 @@ AGENT_MODULES = (
     "asking.py",
     "build.py",
     "bundle.py",
+    "compiled.py",
     "crew.py",
     "disk.py",
     "errors.py",
@@ -33,6 +34,7 @@ AGENT_MODULES = (
     "history.py",
     "hooks.py",
     "interrupts.py",
+    "keeping.py",
     "layout/__init__.py",
     "layout/index.py",
     "layout/pack.py",
@@ -50,6 +52,7 @@ AGENT_MODULES = (
     "releases.py",
     "scan.py",
     "settings.py",
+    "startup.py",
     "store.py",
     "target.py",
     "verifying.py",
@@ -91,9 +94,9 @@ if __name__ == "__main__":
         find_newer()
     open_standard_files()
     os.umask(0o022)
-    from moorline.agent import main
+    from moorline.startup import run
 
-    sys.exit(main())
+    sys.exit(run())
 """
 
 
