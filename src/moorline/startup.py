@@ -23,10 +23,10 @@ def run() -> int:
     # -I makes Python itself pass over that variable.
     unwanted = sys.dont_write_bytecode or os.environ.get("PYTHONDONTWRITEBYTECODE")
     if compiled.new and not code and not unwanted:
-        from moorline.disk import Disk
-        from moorline.keeping import keep
-
         # It was said that all is well, and so it is: a full disk or a SIGTERM changes nothing.
         with contextlib.suppress(OSError, KeyboardInterrupt):
+            from moorline.disk import Disk
+            from moorline.keeping import keep
+
             keep(Disk(), compiled.name, compiled.new)
     return code
