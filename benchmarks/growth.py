@@ -174,7 +174,8 @@ def small(work: Path, rounds: int, say: Say) -> dict[str, Any]:
 
 
 def _starts(growing: Growing) -> dict[str, Callable[[int], Command]]:
-    """What is started again and again; the number makes names that were not used before."""
+    """What is started again and again; the number makes names that were not used before. The first
+    start of the agent is one of many: the later ones use the code that it keeps in /var/cache."""
     python, bundle = sys.executable, growing.work / "a.zip"
     agent = next((growing.store / "agent").glob("*.pyz"))
 

@@ -1,7 +1,8 @@
 """One verb of Moorline's library, run as a program of its own: VERB {"option": ...}.
 
 Only what no command does: forgetting targets so that a build may be removed, or switching a hundred
-times in a row.
+times in a row. Each verb imports what it needs: a start is part of what is measured, and casync's
+holds nothing of its other verbs.
 """
 
 from __future__ import annotations
@@ -11,17 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-from moorline import workflow
-from moorline.build import build_id
-from moorline.cleaning import clean, remove, store_time
-from moorline.config import load_config
-from moorline.disk import Disk
-from moorline.store import open_store
-from moorline.target import open_target
 
 WEEK_S = 7 * 86_400
 
@@ -33,11 +24,18 @@ def tell(value: object) -> None:
 
 
 def init(*, store: str, layout: str) -> None:
-    workflow.init(store, app="benchmark", layout=layout, folder=str(Path(store).parent))
+    from moorline import workflow
+
+    workflow.init(store, app="benchmark", layout=layout, folder=os.path.dirname(store))
 
 
 def publish_less(*, source: str, store: str, id: str, bundle: str, less: int) -> None:
     """The source without one file, another one for each number `less`."""
+    from dataclasses import replace
+
+    from moorline import workflow
+    from moorline.config import load_config
+
     paths = sorted(os.path.join(at, name) for at, _, names in os.walk(source) for name in names)
     left_out = os.path.relpath(paths[less], source)
     config = replace(load_config(flags={"store": store}), exclude=(f"/{left_out}",))
@@ -46,12 +44,19 @@ def publish_less(*, source: str, store: str, id: str, bundle: str, less: int) ->
 
 def forget(*, store: str) -> None:
     """No target needs any build from now on."""
-    for record in (Path(store) / "ledger/targets").glob("*.json"):
-        record.unlink()
+    folder = os.path.join(store, "ledger", "targets")
+    for name in os.listdir(folder):
+        if name.endswith(".json"):
+            os.unlink(os.path.join(folder, name))
 
 
 def remove_build(*, store: str, id: str) -> None:
     """All of it at once: into the trash, and out of it as if the grace period had passed."""
+    from moorline.build import build_id
+    from moorline.cleaning import clean, remove, store_time
+    from moorline.disk import Disk
+    from moorline.store import open_store
+
     with open_store(Disk(), store) as opened:
         remove(opened, build_id(id), "benchmark")
         clean(opened, store_time(opened) + WEEK_S)
@@ -59,6 +64,9 @@ def remove_build(*, store: str, id: str) -> None:
 
 def switch(*, target: str, times: int) -> None:
     """Milliseconds of each of `times` switches, there and back between two releases."""
+    from moorline.disk import Disk
+    from moorline.target import open_target
+
     lasted = []
     with open_target(Disk(), target) as opened, opened.lock():
         here = opened.current()

@@ -33,6 +33,9 @@ settings.register_profile(
 )
 settings.load_profile("moorline")
 
+# Else an agent that a test starts keeps code below /var/cache; zipapps.py gives it another place.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from fakes import CountingDisk
-from moorline import agent
+from moorline import agent, workflow
 from moorline.errors import Error, Mismatch, Problem
 from moorline.scan import scan
 from moorline.verifying import verify
 from trees import SITE, Content
 from world import B, World, flip, script
+from zipapps import private_agent
 
 SITE_B: dict[str, Content] = {**SITE, **B}
 EVENTS = ("BeforeInstall", "ApplicationStart", "ValidateService")
@@ -405,10 +406,14 @@ class Real:
 
 
 @pytest.fixture(params=PYTHONS)
-def real(request: pytest.FixtureRequest, world: World) -> Real:
+def real(
+    request: pytest.FixtureRequest, world: World, monkeypatch: pytest.MonkeyPatch
+) -> Real:  # fmt: skip
     python = interpreter(request.param)
     if not python:
         pytest.skip(f"no {request.param} here")
+    agent_file = private_agent(world.here / "code")
+    monkeypatch.setattr(workflow, "agent_bytes", lambda: agent_file)
     world.publish("a", {**SITE, "bin/check": script("exit 0")}, hooks=CHECKS)
     world.publish("b", {**SITE_B, "bin/check": script("exit 0")}, hooks=CHECKS)
     return Real(world, python)

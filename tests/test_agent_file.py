@@ -63,7 +63,7 @@ def test_all_that_a_module_imports_is_there(module: str) -> None:
 
 def test_nothing_is_there_that_the_agent_does_not_import() -> None:
     """The agent is compiled at every start: what it does not need costs time."""
-    needed, todo = {"moorline"}, ["moorline.agent"]
+    needed, todo = {"moorline"}, ["moorline.startup"]
     while todo:
         name = todo.pop()
         if name in needed:
@@ -219,12 +219,12 @@ def test_standard_files_are_open_and_files_readable_by_all(tmp_path: Path) -> No
     """CodeDeploy closes stdin, and a file opened by the agent must not become it."""
     probe = """
 import os, sys, types
-def main():
+def run():
     number = os.open("/dev/zero", os.O_RDONLY)
     mask = os.umask(0)
     print(number > 2, os.readlink("/proc/self/fd/0"), oct(mask))
 sys.modules["moorline"] = types.ModuleType("moorline")
-sys.modules["moorline.agent"] = types.SimpleNamespace(main=main)
+sys.modules["moorline.startup"] = types.SimpleNamespace(run=run)
 """
     command = ["/bin/sh", "-c", 'umask 077; exec "$@" <&-', "sh", sys.executable, "-I", "-c"]
 

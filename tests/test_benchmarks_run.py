@@ -17,6 +17,9 @@ from nfs import needs
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
+# The agent keeps its code in /var/cache where root runs it: here in one that vanishes.
+OWN_CACHE = ("unshare", "--mount", "--propagation", "private", "sh", "-c",
+             'mount -t tmpfs none /var/cache && exec "$@"', "sh")  # fmt: skip
 
 
 def bench(folder: Path, *argv: str) -> dict[str, Any]:
@@ -25,7 +28,8 @@ def bench(folder: Path, *argv: str) -> dict[str, Any]:
     work.mkdir(exist_ok=True)
     options = ["--rounds", "1", "--scale", "0.002", "--work", str(work), "--docs", str(folder)]
     results = folder / "results.json"
-    command = [sys.executable, "-m", "benchmarks", *options, "--results", str(results), *argv]
+    command = [*(() if os.geteuid() else OWN_CACHE), sys.executable, "-m", "benchmarks"]
+    command += [*options, "--results", str(results), *argv]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "FAILED" not in done.stderr, done.stderr

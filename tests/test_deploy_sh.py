@@ -111,6 +111,7 @@ class Machine:
             env={
                 "REPORT": str(self.report),
                 "TMPDIR": str(self.temporary),
+                "PYTHONDONTWRITEBYTECODE": "1",  # nothing in /var/cache
                 **(environment or {"PATH": os.environ["PATH"]}),
             },
             stdout=subprocess.PIPE,

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from moorline import config, errors, settings
-from moorline.cli import EXIT_CODES, moorline
+from moorline.cli import moorline
 from moorline.config import new_config_text, parse_config
+from moorline.invocation import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI = ROOT / "docs" / "cli.md"

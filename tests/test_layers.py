@@ -7,6 +7,7 @@ the import or the module is in the wrong room (DESIGN.md, module map).
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import moorline
 
 RANKS = {
     "": 0,  # moorline itself: the version
+    "compiled": 1,
     "errors": 1,
     "garbage": 1,
     "interrupts": 1,
@@ -32,6 +34,7 @@ RANKS = {
     "history": 4,
     "aside": 4,
     "crew": 5,
+    "keeping": 5,
     "scan": 5,
     "config": 6,
     "growing": 6,
@@ -68,6 +71,7 @@ RANKS = {
     "audit": 12,
     "golive": 12,
     "agent": 13,
+    "startup": 14,
     "workflow": 14,
     "wording": 13,
     "pipeline": 14,
@@ -92,13 +96,33 @@ PURE_IMPORTS = {
 OPTIONAL = {"boto3", "botocore"}
 """What may be imported inside a function, because it may not be installed."""
 DEFERRED = {
-    ("agent_file", "zipfile"),
     ("bundle", "zipfile"),
+    ("compiled", "zipfile"),
     ("cli", "moorline.demo.run_demo"),
     ("cli", "moorline.screen"),
+    ("cli", "moorline.workflow"),
     ("config", "pathspec.GitIgnoreSpec"),
+    ("hashing", "selectors"),
+    ("hashing", "socket"),
     ("hooks", "moorline.asking.ask"),
     ("invocation", "moorline.screen"),
+    ("invocation", "traceback"),
+    ("record", "difflib"),
+    ("startup", "moorline.agent.main"),
+    ("startup", "moorline.disk.Disk"),
+    ("startup", "moorline.keeping.keep"),
+    ("wording", "rich.cells.cell_len"),
+    ("workflow", "difflib"),
+    ("workflow", "moorline.audit.verify_all"),
+    ("workflow", "moorline.audit.verify_build"),
+    ("workflow", "moorline.audit.verify_target"),
+    ("workflow", "moorline.exporting.write_export"),
+    ("workflow", "moorline.founding.init_store"),
+    ("workflow", "moorline.golive.GoLive"),
+    ("workflow", "moorline.publishing.Publisher"),
+    ("workflow", "moorline.wanted.back_to"),
+    ("workflow", "moorline.wanted.from_words"),
+    ("workflow", "moorline.wanted.host_policy"),
 }
 """Imports inside a function that are meant: dear and seldom needed, which the module says."""
 
@@ -170,7 +194,13 @@ def test_no_import_hides_in_a_function_or_behind_a_condition(name: str) -> None:
 
 
 def _top(tree: ast.Module) -> list[ast.stmt]:
-    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    """What is imported at once, and what is for annotations only."""
+    found: list[ast.stmt] = []
+    found += [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            found += [n for n in node.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    return found
 
 
 @pytest.mark.parametrize("name", [n for n in PURE if n in FILES])
@@ -183,7 +213,7 @@ def test_pure_modules_see_no_disk_no_clock_no_environment(name: str) -> None:
 
 def agents_modules() -> list[str]:
     """What the agent's zipapp holds: the agent, and all that it imports."""
-    found, todo = set(), ["agent"]
+    found, todo = set(), ["startup"]
     while todo:
         name = todo.pop()
         if name not in found:
@@ -232,3 +262,24 @@ def test_only_disk_changes_a_disk(name: str) -> None:
             assert method not in changes, f"{name}, line {node.lineno}: {owner}.{method}"
             if method in METHODS:
                 assert "disk" in owner.split("."), f"{name}, line {node.lineno}: {owner}.{method}"
+
+
+COSTLY = {"moorline.workflow", "moorline.store", "moorline.golive", "moorline.publishing",
+          "pathspec", "rich", "zipfile", "difflib", "subprocess", "socket", "tempfile"}  # fmt: skip
+STARTS = {
+    "the command before it knows its verb": ("moorline.cli", set()),
+    "every verb": ("moorline.workflow", {"moorline.workflow", "moorline.store"}),
+    "publish": ("moorline.publishing", {"moorline.store", "moorline.publishing"}),
+    "the agent": (
+        "moorline.agent", {"moorline.store", "moorline.golive", "subprocess", "tempfile"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_imports_only_what_it_needs(start: str) -> None:
+    module, needed = STARTS[start]
+    script = f"import sys; sys.path[:] = {sys.path!r}; import {module}; print(*sys.modules)"
+    command = [sys.executable, "-I", "-S", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & COSTLY == needed

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fakes import CountingDisk, FailingDisk, ReadOnlyDisk, Stopped, StoppingDisk
 from moorline import workflow
 from moorline.build import Build, build_id
-from moorline.config import Config
+from moorline.config import Config, default_id
 from moorline.errors import (
     ConfigError,
     Conflict,
@@ -219,7 +219,7 @@ COMMIT = {"CODEBUILD_RESOLVED_SOURCE_VERSION": "0123456789abcdef"}
 def test_the_default_id_comes_from_ci_or_from_time_and_content(
     environment: dict[str, str], id: str
 ) -> None:
-    assert workflow.default_id(environment, "d" * 64, 1_700_000_000.9) == id
+    assert default_id(environment, "d" * 64, 1_700_000_000.9) == id
     assert build_id(id) == id
 
 
@@ -228,7 +228,7 @@ def test_every_default_id_is_an_id(number: int, now: float, commit: str) -> None
     for environment in ({}, {"CODEBUILD_BUILD_NUMBER": str(number)},
                         {"CODEBUILD_BUILD_NUMBER": str(number), **COMMIT},
                         {"CODEBUILD_BUILD_ID": f"my-site:{commit}"}):  # fmt: skip
-        build_id(workflow.default_id(environment, commit, now))
+        build_id(default_id(environment, commit, now))
 
 
 def test_publish_uses_it(world: World, site: Path) -> None:

@@ -8,9 +8,10 @@ output differs between its versions), sources unchanged and not compiled.
 from __future__ import annotations
 
 import hashlib
-import io
 import pkgutil
 from functools import cache
+
+from moorline.bundle import stored, zipped
 
 # The agent and all that it imports; tests/test_agent_file.py proves that nothing is missing.
 AGENT_MODULES = (
@@ -20,6 +21,7 @@ AGENT_MODULES = (
     "asking.py",
     "build.py",
     "bundle.py",
+    "compiled.py",
     "crew.py",
     "disk.py",
     "errors.py",
@@ -33,6 +35,7 @@ AGENT_MODULES = (
     "history.py",
     "hooks.py",
     "interrupts.py",
+    "keeping.py",
     "layout/__init__.py",
     "layout/index.py",
     "layout/pack.py",
@@ -50,6 +53,7 @@ AGENT_MODULES = (
     "releases.py",
     "scan.py",
     "settings.py",
+    "startup.py",
     "store.py",
     "target.py",
     "verifying.py",
@@ -91,29 +95,19 @@ if __name__ == "__main__":
         find_newer()
     open_standard_files()
     os.umask(0o022)
-    from moorline.agent import main
+    from moorline.startup import run
 
-    sys.exit(main())
+    sys.exit(run())
 """
 
 
 @cache
 def agent_bytes() -> bytes:
     """The zipapp, from wherever this package lies: a checkout, an installed wheel or a zip."""
-    import zipfile  # dear, and of all verbs only publish makes this
-
     sources = {"__main__.py": MAIN.encode("ascii")}
     for name in AGENT_MODULES:
         sources[f"moorline/{name}"] = pkgutil.get_data("moorline", name) or b""
-    out = io.BytesIO()
-    out.write(b"#!/usr/bin/env python3\n")
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(sources):
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, wherever this runs
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, sources[name])
-    return out.getvalue()
+    return zipped(sources, stored, b"#!/usr/bin/env python3\n")
 
 
 def agent_digest() -> str:

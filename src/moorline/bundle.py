@@ -23,7 +23,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from moorline.build import BuildId, build_id, checked_digest
 from moorline.disk import Disk
@@ -77,7 +77,7 @@ def bundle_files(bundle: Bundle, *, store: str, root: str) -> dict[str, bytes]:
     for optional in ("12", "1", ""):
         kept = optional if root else optional.replace("1", "")
         files[DEPLOY] = _deploy(kept, agent=bundle.agent, store=store, root=root)
-        if len(_zip(files)) <= MAX_ZIP_BYTES:
+        if len(zipped(files, _smallest)) <= MAX_ZIP_BYTES:
             break
     return files
 
@@ -114,7 +114,7 @@ def _build(bundle: Bundle) -> bytes:
 
 def zip_bytes(files: dict[str, bytes]) -> bytes:
     """The zip of `files`: same files, same bytes on every run. Raises Error above 1,000 bytes."""
-    data = _zip(files)
+    data = zipped(files, _smallest)
     if len(data) > MAX_ZIP_BYTES:
         raise Error(
             f"bundle failed: the zip has {len(data)} bytes, {MAX_ZIP_BYTES} are allowed. "
@@ -123,11 +123,16 @@ def zip_bytes(files: dict[str, bytes]) -> bytes:
     return data
 
 
-def _zip(files: dict[str, bytes]) -> bytes:
-    """Written by hand: zipfile cannot choose the smallest of several ways to deflate an entry."""
-    local, central, offset = [], [], 0
+def zipped(
+    files: dict[str, bytes], way: Callable[[bytes], tuple[int, bytes]], start: bytes = b""
+) -> bytes:
+    """A zip behind `start`, each entry by what `way` says: its method and its content.
+
+    Written by hand: zipfile cannot choose the smallest of several ways, and is dear to import.
+    """
+    local, central, offset = [start], [], len(start)
     for name in sorted(files):
-        method, data = _smallest(files[name])
+        method, data = way(files[name])
         dos_date = 1 << 5 | 1  # 1980-01-01
         facts = struct.pack(
             "<HHHHHIIIHH", 20, 0, method, 0, dos_date, zlib.crc32(files[name]),
@@ -143,6 +148,11 @@ def _zip(files: dict[str, bytes]) -> bytes:
     directory = b"".join(central)
     end = struct.pack("<HHHHIIH", 0, 0, len(files), len(files), len(directory), offset, 0)
     return b"".join([*local, directory, b"PK\5\6", end])
+
+
+def stored(data: bytes) -> tuple[int, bytes]:
+    """The same bytes everywhere: zlib's output differs between its versions."""
+    return STORED, data
 
 
 def _smallest(data: bytes) -> tuple[int, bytes]:

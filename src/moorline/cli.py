@@ -2,38 +2,24 @@
 
 Each command is a function that returns what there is to say; `invocation` says it and turns errors
 into exit codes. `docs/cli.md` is made from the texts here by scripts/cli_reference.py.
+
+Each imports `workflow` itself: --help, --version, completion and a wrong option need none of it.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import NoReturn
 
 import click
 
-from moorline import __version__, output, workflow
+from moorline import __version__, output
 from moorline.config import STORE_VARIABLE, TARGET_VARIABLE
 from moorline.errors import ConfigError
-from moorline.invocation import Invocation, Verbs
-from moorline.layout import LAYOUTS
+from moorline.invocation import EXIT_CODES, Invocation, Verbs, check_hook
 from moorline.output import Outcome
-from moorline.settings import MODES, Hook, checked_app
-
-EXIT_CODES = """\
-\b
-Exit codes:
-  0    done
-  1    failed
-  2    usage or configuration: nothing was done
-  3    content does not match its manifest
-  4    not found
-  5    busy or conflict: id taken, lock held, overtaken
-  6    went live, a hook failed, the old release is live again
-  7    the same, but putting the old release back failed
-  130  interrupted
-"""
+from moorline.settings import LAYOUTS, MODES, checked_app
 
 
 @click.group(
@@ -93,6 +79,8 @@ def init(run: Invocation, store: str | None, layout: str, app: str | None) -> Ou
     Example:
       moorline init --store /mnt/efs/shop --app shop
     """
+    from moorline import workflow
+
     config = run.config(store=store, app=app)
     if not config.store:
         raise ConfigError(
@@ -132,6 +120,8 @@ def publish(
       moorline publish public --bundle bundle
       MOORLINE_ID=$(moorline publish public --id "shop-$CODEBUILD_BUILD_NUMBER" --bundle out.zip)
     """
+    from moorline import workflow
+
     if id == "":
         raise click.BadParameter("it is empty.", param_hint="'--id'")
     config = run.config(store=store)
@@ -165,26 +155,15 @@ def deploy(
       moorline deploy out.zip --target /srv/shop --check http://localhost/health
       moorline deploy shop-41 --target /srv/shop --mode link --check './bin/smoke --fast'
     """
+    from moorline import workflow
+
     config = run.config(target=target, store=store)
     result = workflow.deploy(
         what, config=config, target=config.target or None, mode=mode,
-        checks=tuple(map(_check, checks)), stage=stage,
+        checks=tuple(map(check_hook, checks)), stage=stage,
         progress=run.progress, dry_run=dry_run,
     )  # fmt: skip
     return output.deployed(result, dry_run=dry_run)
-
-
-def _check(text: str) -> Hook:
-    """--check: an address is asked, anything else is a program and its words, split as sh does."""
-    if text.startswith(("http://", "https://")):
-        return Hook(url=text)
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: {error}.", param_hint="'--check'") from None
-    if not words:
-        raise click.BadParameter("it is empty.", param_hint="'--check'")
-    return Hook(run=tuple(words))
 
 
 @moorline.verb
@@ -207,6 +186,8 @@ def rollback(
       moorline rollback --target /srv/shop
       moorline rollback --target /srv/shop --to shop-39
     """
+    from moorline import workflow
+
     config = run.config(target=target, store=store)
     result = workflow.rollback(
         config=config, target=config.target or None, to=to, stage=stage, trust_store=trust_store,
@@ -227,6 +208,8 @@ def status(run: Invocation, store: str | None) -> Outcome:
     Example:
       moorline status
     """
+    from moorline import workflow
+
     return output.target_lines(workflow.status(run.config(store=store)))
 
 
@@ -239,6 +222,8 @@ def builds(run: Invocation, store: str | None) -> Outcome:
     Example:
       moorline builds
     """
+    from moorline import workflow
+
     return output.build_lines(workflow.builds(run.config(store=store)))
 
 
@@ -252,6 +237,8 @@ def show(run: Invocation, id: str, store: str | None) -> Outcome:
     Example:
       moorline show shop-41
     """
+    from moorline import workflow
+
     result = workflow.show(id, config=run.config(store=store))
     return output.shown_build(result, with_entries=run.verbose)
 
@@ -269,6 +256,8 @@ def diff(run: Invocation, a: str, b: str, store: str | None) -> Outcome:
     Example:
       moorline diff shop-40 shop-41
     """
+    from moorline import workflow
+
     return output.changes(a, b, workflow.diff(a, b, config=run.config(store=store)))
 
 
@@ -285,6 +274,8 @@ def export(run: Invocation, id: str, directory: str, store: str | None) -> Outco
     Example:
       moorline export shop-41 /tmp/shop-41
     """
+    from moorline import workflow
+
     config = run.config(store=store)
     return output.exported(workflow.export(id, directory, config=config, progress=run.progress))
 
@@ -299,6 +290,8 @@ def history(run: Invocation, target: str | None, stage: str) -> Outcome:
     Example:
       moorline history --target /srv/shop
     """
+    from moorline import workflow
+
     root = run.config(target=target).target_root(stage)
     return output.release_lines(root, workflow.history(root))
 
@@ -326,6 +319,8 @@ def verify(
       moorline verify --target /srv/shop
       moorline verify --all
     """
+    from moorline import workflow
+
     if sum((id is not None, target is not None, everything)) > 1:
         raise click.UsageError("an ID, --target and --all exclude each other.")
     config = run.config(store=store, target=target)
@@ -353,6 +348,8 @@ def pin(run: Invocation, id: str, reason: str, store: str | None) -> Outcome:
     Example:
       moorline pin shop-41 --reason "the audit of June"
     """
+    from moorline import workflow
+
     return output.pinned(workflow.pin(id, config=run.config(store=store), reason=reason))
 
 
@@ -368,6 +365,8 @@ def unpin(run: Invocation, id: str, store: str | None) -> Outcome:
     Example:
       moorline unpin shop-41
     """
+    from moorline import workflow
+
     return output.unpinned(id, workflow.unpin(id, config=run.config(store=store)))
 
 

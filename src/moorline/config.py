@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,8 +20,8 @@ from pkgutil import get_data
 from typing import TYPE_CHECKING, Any
 
 from moorline.errors import ConfigError
+from moorline.manifest import SECRETS
 from moorline.record import MAX_RECORD_BYTES, Record
-from moorline.scan import SECRETS
 from moorline.settings import Settings, checked_app, settings_of
 
 if TYPE_CHECKING:
@@ -269,3 +270,19 @@ def _quoted(text: str) -> str:
             f"{os.fsencode(text)!r} cannot stand in a TOML file: it is not UTF-8. Use another path."
         ) from None
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def default_id(environment: Mapping[str, str], digest: str, now: float) -> str:
+    """A build id that sorts by time and names its origin, from CodeBuild's variables.
+
+    CODEBUILD_BUILD_NUMBER counts the builds of a project; CODEBUILD_BUILD_ID has a colon, which no
+    id may have (AWS CodeBuild user guide, environment variables).
+    """
+    number = environment.get("CODEBUILD_BUILD_NUMBER", "")
+    commit = environment.get("CODEBUILD_RESOLVED_SOURCE_VERSION", "")[:8]
+    if number:
+        return f"{number}-{commit or digest[:8]}"
+    build = environment.get("CODEBUILD_BUILD_ID", "").replace(":", "-")
+    if build:
+        return build
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{digest[:8]}"

@@ -8,9 +8,8 @@ import os
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict
 from moorline.files import make_directories, sync_directory, write_file
-from moorline.layout import LAYOUTS
 from moorline.record import record_text
-from moorline.settings import checked_app
+from moorline.settings import LAYOUTS, checked_app
 from moorline.store import FOLDERS, MARKER, STORE_FORMAT, Store, open_store
 
 

@@ -17,16 +17,17 @@ import marshal
 import os
 import queue
 import resource
-import selectors
-import socket
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Any, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error
 from moorline.interrupts import Held
+
+if TYPE_CHECKING:
+    import socket
 
 Job = Callable[[Any], Any]
 """Does one piece. What it takes and returns must be what marshal can write: tuples, lists, bytes,
@@ -209,6 +210,9 @@ class _Processes:
     """
 
     def __init__(self, job: Job, count: int) -> None:
+        import selectors  # dear, and a small build has no use for them
+        import socket
+
         self._job = job
         self._give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._give.setblocking(False)
@@ -223,6 +227,8 @@ class _Processes:
         take.close()
 
     def _start(self, take: socket.socket) -> None:
+        import selectors
+
         answer, tell = os.pipe()
         parent = os.getpid()
         held = Held()

@@ -11,10 +11,10 @@ import functools
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TextIO
@@ -25,7 +25,22 @@ from moorline.config import CONFIG_NAME, Config, load_config
 from moorline.errors import ConfigError, Error, Interrupted, from_os_error
 from moorline.meter import Lines, Meter, Silent
 from moorline.output import Outcome, failure_fields, problem_lines
+from moorline.settings import Hook
 from moorline.wording import Listing, printable
+
+EXIT_CODES = """\
+\b
+Exit codes:
+  0    done
+  1    failed
+  2    usage or configuration: nothing was done
+  3    content does not match its manifest
+  4    not found
+  5    busy or conflict: id taken, lock held, overtaken
+  6    went live, a hook failed, the old release is live again
+  7    the same, but putting the old release back failed
+  130  interrupted
+"""
 
 INTERRUPTED = (
     "interrupted. What was published or live before still is, as it was. Run the same command "
@@ -134,6 +149,8 @@ class Invocation:
             return self._stdout_failed(error)
         except (Exception, KeyboardInterrupt) as error:
             if self.debug and not isinstance(error, click.ClickException):
+                import traceback
+
                 _write(sys.stderr, traceback.format_exc())
             try:
                 return self.fail(self._understood(error))
@@ -279,3 +296,16 @@ class Verbs(click.Group):
             option(command)
         self.add_command(command)
         return command
+
+
+def check_hook(text: str) -> Hook:
+    """--check: an address is asked, anything else is a program and its words, split as sh does."""
+    if text.startswith(("http://", "https://")):
+        return Hook(url=text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}.", param_hint="'--check'") from None
+    if not words:
+        raise click.BadParameter("it is empty.", param_hint="'--check'")
+    return Hook(run=tuple(words))

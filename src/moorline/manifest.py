@@ -37,6 +37,7 @@ MAX_PATH_BYTES = 4095
 MAX_LINK_BYTES = 4080  # EFS; Linux itself takes 4,095 (EFS user guide, limits)
 
 FILE, DIRECTORY, LINK = "f", "d", "l"
+SECRETS = (b".git", b".env")  # names that no build may have unless they are allowed
 _NO_NAMES = frozenset({b"", b".", b".."})
 
 _UNSAFE = re.compile(rb"[^\x21-\x24\x26-\x7e]")

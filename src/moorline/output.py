@@ -10,21 +10,23 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moorline.build import Pin, Release, TargetRecord
 from moorline.errors import Error, Mismatch, Problem
 from moorline.manifest import Difference, Entry, how_changed, shown
-from moorline.results import (
-    BuildLine,
-    DeployResult,
-    ExportResult,
-    InitResult,
-    PublishResult,
-    ShowResult,
-    VerifyResult,
-)
 from moorline.wording import Listing, amount, counted, moment, printable
+
+if TYPE_CHECKING:
+    from moorline.build import Pin, Release, TargetRecord
+    from moorline.results import (
+        BuildLine,
+        DeployResult,
+        ExportResult,
+        InitResult,
+        PublishResult,
+        ShowResult,
+        VerifyResult,
+    )
 
 MAX_PROBLEMS = 50
 

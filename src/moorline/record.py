@@ -6,7 +6,6 @@ this module, because each of them may have been written by somebody else.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, Union
@@ -89,6 +88,8 @@ class Record:
         known = list(names)
         for name in self.fields:
             if name not in known:
+                import difflib  # dear, and most records know all their names
+
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
                 raise ConfigError(f"{self.where}: unknown key {name!r}. {hint}")

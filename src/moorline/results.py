@@ -6,14 +6,16 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from moorline.build import Build, BuildId, Pin, TargetRecord
-from moorline.errors import Problem
-from moorline.layout import Written
-from moorline.manifest import Manifest
-from moorline.scan import Source
-from moorline.verifying import Verified
-from moorline.wanted import Wanted
+if TYPE_CHECKING:
+    from moorline.build import Build, BuildId, Pin, TargetRecord
+    from moorline.errors import Problem
+    from moorline.layout import Written
+    from moorline.manifest import Manifest
+    from moorline.scan import Source
+    from moorline.verifying import Verified
+    from moorline.wanted import Wanted
 
 
 @dataclass(frozen=True)

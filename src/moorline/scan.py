@@ -34,6 +34,7 @@ from moorline.manifest import (
     MAX_LINK_BYTES,
     MAX_NAME_BYTES,
     MAX_PATH_BYTES,
+    SECRETS,
     Entry,
     Manifest,
     link_leaves,
@@ -47,7 +48,6 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, what: str, files: int = 0, /) -> None: ...
 
 
-SECRETS = (b".git", b".env")
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device node",
             stat.S_IFBLK: "a device node"}  # fmt: skip
 

@@ -22,13 +22,14 @@ from moorline.files import (
     read_file,
     replace_file,
 )
-from moorline.layout import LAYOUTS, Reader, Times, read_manifest
+from moorline.layout import Reader, Times, read_manifest
 from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
 from moorline.layout.tree import TreeReader
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record
 from moorline.scan import Progress, no_progress
+from moorline.settings import LAYOUTS
 from moorline.verifying import Verified
 
 STORE_FORMAT = 1

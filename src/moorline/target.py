@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import os
 import re
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -213,7 +212,7 @@ class Target:
 
     @property
     def host(self) -> str:
-        return socket.gethostname()[:255]
+        return os.uname().nodename[:255]
 
     # -- current ------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
-"""Sizes, counts, times and tables as people read them. Pure: no disk, no clock, no screen."""
+"""Sizes, counts, times and tables as people read them. Pure: no disk, no clock, no screen.
+
+Tables import what only they need: most verbs print none.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-from rich.cells import cell_len
 
 
 def amount(size_bytes: float) -> str:
@@ -53,6 +54,8 @@ class Listing:
     @property
     def text(self) -> str:
         """Aligned by spaces, never cut: for pipes and logs."""
+        from rich.cells import cell_len
+
         lines = [*([self.columns] if self.columns else []), *self.rows]
         count = max(map(len, lines), default=0)
         widths = [max(cell_len(line[i]) for line in lines) for i in range(count)]

@@ -1,38 +1,34 @@
 """START HERE: the verbs about one store or target, each a few calls of the modules below.
 
 A verb takes plain values, returns a frozen result and raises `moorline.errors.Error`. It prints
-nothing; long ones report through `progress`.
+nothing; long ones report through `progress`. What only some verbs need they import themselves: a
+small publish takes less time than the import of what a deploy needs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import getpass
 import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from moorline import __version__
 from moorline.agent_file import agent_bytes
-from moorline.audit import verify_all, verify_build, verify_target
 from moorline.build import Build, Pin, Release, TargetRecord, build_id
 from moorline.bundle import Bundle, bundle_files, write_bundle, zip_bytes
-from moorline.config import CONFIG_NAME, Config, new_config_text
+from moorline.config import CONFIG_NAME, Config, default_id, new_config_text
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, translated
-from moorline.exporting import write_export
 from moorline.files import write_file
-from moorline.founding import init_store
-from moorline.golive import GoLive
 from moorline.history import previous_of
 from moorline.layout import Written
 from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import Difference, difference
-from moorline.publishing import Publisher
 from moorline.results import (
     BuildLine,
     DeployResult,
@@ -44,18 +40,14 @@ from moorline.results import (
     build_line,
     published,
     would_go_live,
-)
-from moorline.scan import (
-    Progress,
-    Rules,
-    Source,
-    no_progress,
-    scan,
-)
+)  # fmt: skip
+from moorline.scan import Progress, Rules, Source, no_progress, scan
 from moorline.settings import Hook, Settings, settings_of
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target, open_target
-from moorline.wanted import Wanted, back_to, from_words, host_policy
+
+if TYPE_CHECKING:
+    from moorline.wanted import Wanted
 
 DISK = Disk()
 
@@ -67,6 +59,8 @@ def init(
     path: str, *, app: str, layout: str = "pack", folder: str = ".", disk: Disk = DISK
 ) -> InitResult:
     """Make a store at `path` and a commented moorline.toml in `folder`; both only when missing."""
+    from moorline.founding import init_store
+
     with translated("init"), init_store(disk, path, app=app, layout=layout) as store:
         config = os.path.join(folder, CONFIG_NAME)
         text = new_config_text(app, os.path.abspath(path), layout).encode()
@@ -88,6 +82,8 @@ def publish(
     Without `id` the name comes from CodeBuild's variables in `environment`, else from time and
     content. With `dry_run` nothing is written: the result tells id, digest and size.
     """
+    from moorline.publishing import Publisher
+
     started = time.monotonic()
     with (
         translated("publish"),
@@ -128,22 +124,6 @@ def publish(
         return published(name, scanned, done.written, done.already, bundle, size, started)
 
 
-def default_id(environment: Mapping[str, str], digest: str, now: float) -> str:
-    """A build id that sorts by time and names its origin.
-
-    CODEBUILD_BUILD_NUMBER counts the builds of a project; CODEBUILD_BUILD_ID has a colon, which no
-    id may have (AWS CodeBuild user guide, environment variables).
-    """
-    number = environment.get("CODEBUILD_BUILD_NUMBER", "")
-    commit = environment.get("CODEBUILD_RESOLVED_SOURCE_VERSION", "")[:8]
-    if number:
-        return f"{number}-{commit or digest[:8]}"
-    build = environment.get("CODEBUILD_BUILD_ID", "").replace(":", "-")
-    if build:
-        return build
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{digest[:8]}"
-
-
 def builds(config: Config, *, disk: Disk = DISK) -> tuple[BuildLine, ...]:
     """Every build of the store and every build that the ledger remembers, newest first."""
     with translated("builds"), _open(disk, config) as store:
@@ -179,6 +159,8 @@ def export(
     id: str, directory: str, *, config: Config, progress: Progress = no_progress, disk: Disk = DISK
 ) -> ExportResult:
     """A plain folder of any build, every byte verified. `directory` must not exist yet."""
+    from moorline.exporting import write_export
+
     started = time.monotonic()
     above, name = os.path.split(os.path.abspath(directory))
     with translated("export"), _open(disk, config) as store, _build(store, id) as opened:
@@ -241,11 +223,12 @@ def deploy(
 
     A bundle vouches for the content. For an id only the ledger does, and the result says so.
     """
+    from moorline.wanted import from_words, host_policy
+
     started = time.monotonic()
     with translated("deploy"):
         store = host_policy(disk).store or config.store or config.settings.store
-        if not store:
-            store = config.store_path()
+        store = store or config.store_path()
         root = target or config.target
         wanted = from_words(
             disk, what, store=store, root=root, mode=mode or "", stage=stage,
@@ -270,6 +253,8 @@ def rollback(
 
     A release that the target holds needs nothing of the share.
     """
+    from moorline.wanted import back_to, host_policy
+
     started = time.monotonic()
     with translated("rollback"):
         root = target or config.target_root(stage)
@@ -301,6 +286,8 @@ def verify(
     progress: Progress = no_progress, disk: Disk = DISK,
 ) -> tuple[VerifyResult, ...]:  # fmt: skip
     """Hash a build of the store, all of it, or what a target serves; list every difference."""
+    from moorline.audit import verify_all, verify_build, verify_target
+
     with translated("verify"):
         if target:
             return (verify_target(disk, target, progress),)
@@ -322,6 +309,8 @@ def _build(store: Store, id: str) -> OpenBuild:
     name = build_id(id)
     known = store.ids()
     if name not in known:
+        import difflib
+
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]}?" if near else "'moorline builds' lists them."
         raise NotFound(f"no build {name} in the store at {store.path}. {hint}")
@@ -375,6 +364,8 @@ def _go(
     disk: Disk, target: Target, wanted: Wanted, progress: Progress, started: float
 ) -> DeployResult:
     """Called with the target's lock held."""
+    from moorline.golive import GoLive
+
     go = GoLive(disk, target, wanted, progress)
     go.run()
     rows, live = target.history(), target.live_id()

@@ -1,7 +1,7 @@
 """What every layout of a store promises: builds come back as they went in, damage is found and
 mended, nobody's source is touched, and what did not change costs nothing.
 
-A new layout joins by its name in `moorline.layout.LAYOUTS`.
+A new layout joins by its name in `moorline.settings.LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fakes import CountingDisk
 from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Conflict, Mismatch, SourceChanged
-from moorline.layout import LAYOUTS
 from moorline.layout.index import Index
 from moorline.publishing import Publisher
 from moorline.scan import scan
+from moorline.settings import LAYOUTS
 from moorline.store import open_store
 from stores import content, leftovers, listed, make_store, problems, publish, times
 from trees import SITE, Content, snapshot, write_tree

@@ -19,9 +19,9 @@ from crash.scenarios import deployed
 from hostile.mutations import WORDS
 from hostile.verbs import CODES
 from moorline import workflow
-from moorline.agent_file import agent_bytes
 from moorline.errors import ConfigError
 from world import NOBODY, World, as_user
+from zipapps import private_agent
 
 TEXTS = tuple(w for w in (*WORDS, b"\x80", b"a" * 9000, b"\n\n", b"%s%n") if b"\0" not in w)
 NAMES = (
@@ -36,11 +36,13 @@ COMMAND = [sys.executable, "-I", "-c", "from moorline.cli import main; main()"]
 
 @pytest.fixture
 def placed(here: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Build a is live, b is published; the agent's file lies beside them. It is the real one."""
-    monkeypatch.setattr(workflow, "agent_bytes", agent_bytes)
+    """Build a is live, b is published; the agent's file lies beside them. It is the real one, but
+    for the place of its code."""
+    file = private_agent(here / "code")
+    monkeypatch.setattr(workflow, "agent_bytes", lambda: file)
     world = World(here)
     deployed("a", "b", live=("a",), mode="copy")(world)
-    (here / "agent.pyz").write_bytes(agent_bytes())
+    (here / "agent.pyz").write_bytes(file)
     return world
 
 

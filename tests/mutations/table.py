@@ -332,6 +332,25 @@ CHECKS = (
               "                return opened.build.id == build.id\n"),
              by="tests/test_publishing.py::"
                 "test_a_build_of_another_publish_is_not_taken_for_this_one"),
+    left_out("whose a file of code is is not asked", "I5", "compiled.py",
+             "is no such file\")\n        _refuse_foreign(status)\n",
+             by="tests/hostile/test_compiled_code.py"),
+    mutation("whose a folder of code is is not asked", "I5",
+             ("compiled.py", "        _refuse_foreign(os.fstat(fd))\n", "        pass\n"),
+             by="tests/hostile/test_compiled_code.py"),
+    mutation("whose the folders above code are is not asked", "I5",
+             ("compiled.py", "            _refuse_foreign(os.fstat(fd), sticky=True)\n", ""),
+             by="tests/hostile/test_compiled_code.py"),
+    mutation("a link is followed to code", "I5",
+             ("compiled.py", "_FILE = os.O_RDONLY | os.O_NOFOLLOW |", "_FILE = os.O_RDONLY |"),
+             by="tests/hostile/test_compiled_code.py"),
+    mutation("a link is followed to a folder of code", "I5",
+             ("compiled.py", "os.O_DIRECTORY | os.O_NOFOLLOW |", "os.O_DIRECTORY |"),
+             by="tests/hostile/test_compiled_code.py"),
+    mutation("damaged code is believed", "I5",
+             ("compiled.py", "    if head + end != _header(digest, body):",
+              "    if head[:80] + end != _header(digest, body)[:80] + end:"),
+             by="tests/test_compiled.py::test_a_flipped_bit_anywhere_is_found"),
 )  # fmt: skip
 
 MUTATIONS = (*BARRIERS, *ORDERS, *CHECKS)

@@ -83,6 +83,7 @@ def event(going: Going, number: int, name: str) -> int:
 
 def run(*command: str, **environment: str) -> int:
     environment |= {"PATH": os.environ["PATH"], "DEPLOYMENT_GROUP_NAME": "PROD"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     return subprocess.run(command, env=environment, cwd="/", stdin=subprocess.DEVNULL).returncode
 
 

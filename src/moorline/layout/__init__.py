@@ -30,7 +30,6 @@ from moorline.manifest import (
 from moorline.scan import Progress, Source
 from moorline.verifying import Verified
 
-LAYOUTS = ("pack", "tree")
 _MOST_BASE_BYTES = 64 << 20  # of a manifest: a larger build is not taken over from
 Times = dict[bytes, int]
 """The modification time of each file by path, in whole seconds by the store's clock: when the path
