@@ -259,8 +259,8 @@ class ShortReads(Disk):
     def read(self, fd: int, size: int, offset: int | None = None) -> bytes:
         return super().read(fd, min(size, 7), offset)
 
-    def read_into(self, fd: int, buffer: memoryview) -> int:
-        return super().read_into(fd, buffer[:7])
+    def read_into(self, fd: int, buffer: memoryview, offset: int | None = None) -> int:
+        return super().read_into(fd, buffer[:7], offset)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ class Endless(Disk):
         self.given += size
         return b"\0" * size
 
-    def read_into(self, fd: int, buffer: memoryview) -> int:
+    def read_into(self, fd: int, buffer: memoryview, offset: int | None = None) -> int:
         self.given += len(buffer)
         return len(buffer)
 
