@@ -131,6 +131,26 @@ def test_reading_by_place_and_in_a_row(tmp_path: Path, disk: Disk) -> None:
     os.close(fd)
 
 
+@pytest.mark.parametrize("lacks", [False, True])
+def test_reading_into_memory_by_place_and_in_a_row(
+    tmp_path: Path, disk: Disk, lacks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there is no preadv: PyPy."""
+    if lacks:
+        monkeypatch.delattr(os, "preadv")
+    (tmp_path / "f").write_bytes(b"0123456789")
+    fd, _ = disk.open_file(tmp_path / "f")
+    memory = bytearray(b"----")
+    found = []
+    for offset in (None, 8, None, 20):
+        size = disk.read_into(fd, memoryview(memory), offset)
+        found.append((size, bytes(memory)))
+    assert found == [(4, b"0123"), (2, b"8923"), (4, b"4567"), (0, b"4567")]
+    os.close(fd)
+    with pytest.raises(OSError):
+        disk.read_into(fd, memoryview(memory), 0)
+
+
 # -- going down -----------------------------------------------------------------------------------
 
 

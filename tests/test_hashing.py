@@ -35,16 +35,12 @@ from moorline.hashing import (
     pieces,
     workers,
 )
+from ways import WAYS
 
 # The test runner has threads of its own; what is forked here runs only the job.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 Way = Callable[[Job], Workers]
-WAYS: dict[str, Way] = {
-    "inline": hashing._Inline,
-    "threads": lambda job: hashing._Threads(job, count=3),
-    "processes": lambda job: hashing._Processes(job, count=3),
-}
 
 
 @pytest.fixture(params=list(WAYS))
@@ -132,6 +128,18 @@ def test_an_os_error_without_a_name_arrives_too(way: Way) -> None:
         collect(way(job), 3)
     assert (caught.value.errno, caught.value.strerror) == (errno.EIO, "bad disk")
     assert caught.value.filename is None
+
+
+def test_what_a_result_leads_to_is_done_as_well(way: Way) -> None:
+    """A piece that is put while the rest is waited for."""
+    pool, found = way(work), []
+    pool.put(2)
+    for piece, _ in pool.finish():
+        found.append(piece)
+        for more in range(piece):
+            pool.put(more)
+    pool.close()
+    assert sorted(found) == [0, 0, 1, 2]
 
 
 def test_closing_in_the_middle_ends_everything(way: Way) -> None:
@@ -231,6 +239,17 @@ def test_a_program_that_has_threads_is_not_forked(monkeypatch: pytest.MonkeyPatc
     assert kind(files=SMALL_FILES + 1, size_bytes=0) == "threads"
 
 
+def test_no_more_workers_than_are_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And two on one core: one hashes while the other waits."""
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    for cores, most, count in ((1, 4, 2), (3, 4, 3), (64, 4, 4)):
+        monkeypatch.setattr(hashing, "_cores", lambda cores=cores: cores)
+        pool = workers(work, files=0, size_bytes=SMALL_BYTES + 1, most=most)
+        assert isinstance(pool, hashing._Processes)
+        assert len(pool._children) == count
+        pool.close()
+
+
 def test_many_threads_only_where_each_operation_waits() -> None:
     pool = workers(work, files=1000, size_bytes=0, latency_s=0.003)
     assert isinstance(pool, hashing._Threads)
@@ -259,8 +278,8 @@ class ShortReads(Disk):
     def read(self, fd: int, size: int, offset: int | None = None) -> bytes:
         return super().read(fd, min(size, 7), offset)
 
-    def read_into(self, fd: int, buffer: memoryview) -> int:
-        return super().read_into(fd, buffer[:7])
+    def read_into(self, fd: int, buffer: memoryview, offset: int | None = None) -> int:
+        return super().read_into(fd, buffer[:7], offset)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +322,7 @@ class Endless(Disk):
         self.given += size
         return b"\0" * size
 
-    def read_into(self, fd: int, buffer: memoryview) -> int:
+    def read_into(self, fd: int, buffer: memoryview, offset: int | None = None) -> int:
         self.given += len(buffer)
         return len(buffer)
 

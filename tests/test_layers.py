@@ -44,6 +44,7 @@ RANKS = {
     "layout": 7,
     "layout.index": 6,
     "layout.pack": 8,
+    "layout.pack_check": 7,
     "layout.tree": 8,
     "layout.tree_draft": 8,
     "store": 9,

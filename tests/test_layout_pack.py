@@ -22,7 +22,7 @@ from moorline.errors import Mismatch
 from moorline.layout import pack as pack_module
 from moorline.layout.index import HEADER, Index, Place, Row, Rows, closing, opening, packs_named
 from moorline.layout.pack import REVERIFY_S, Packs
-from moorline.manifest import Manifest
+from moorline.manifest import Entry, Manifest
 from moorline.packing import MOST_PACKS, RATIO
 from moorline.store import open_store
 from stores import content, leftovers, make_store, packs, problems, publish
@@ -50,6 +50,10 @@ def manifest_of(store: Path, id: str) -> Manifest:
 
 def places_of(store: Path, id: str) -> dict[str, Place]:
     return index_of(store, id).of(manifest_of(store, id).files)
+
+
+def sized(digest: str, size: int) -> Entry:
+    return Entry(b"f", "f", 0o644, size, digest)
 
 
 def number_of(store: Path, id: str, path: bytes) -> int:
@@ -154,7 +158,7 @@ def test_the_index_of_the_last_test_is_good() -> None:
     index = Index.parse(HEADER + PACK + line("0", 0) + line("-", 0))
     assert index == Index({token: 10}, Rows.of([Row(token, 0, 5, 6), Row("", 0, 5, 6)]))
     assert Index.parse(HEADER) == Index({}, Rows.of([]))
-    assert index.places([("a", 10), ("b", 0)]) == {
+    assert index.of([sized("a", 10), sized("b", 0)]) == {
         "a": Place(token, 0, 10, 5), "b": Place("", 0, 0, 5)
     }  # fmt: skip
 
@@ -162,8 +166,9 @@ def test_the_index_of_the_last_test_is_good() -> None:
 def test_contents_outside_of_their_pack_are_refused_and_those_without_one_not_there() -> None:
     index = Index.parse(HEADER + PACK + line("0", 5) + line("-", 0))
     with pytest.raises(Mismatch, match="points outside"):
-        index.places([("a", 6), ("b", 0)])
-    assert list(index.places([("a", 5), ("b", 1)])) == ["a"]
+        index.of([sized("a", 6), sized("b", 0)])
+    assert list(index.of([sized("a", 5), sized("b", 1)])) == ["a"]
+    assert index.of([sized("a", 6), sized("b", 0)], wanted={"b"}).keys() == {"b"}
 
 
 @given(st.binary(max_size=200))

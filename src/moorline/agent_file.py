@@ -39,6 +39,7 @@ AGENT_MODULES = (
     "layout/__init__.py",
     "layout/index.py",
     "layout/pack.py",
+    "layout/pack_check.py",
     "layout/tree.py",
     "ledger/__init__.py",
     "ledger/directory.py",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from moorline.build import BuildId
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Mismatch, NotFound, Problem
+from moorline.garbage import uncollected
 from moorline.layout.index import INDEX_DAMAGED
 from moorline.proof import prove
 from moorline.results import VerifyResult, hint, verified
@@ -18,12 +19,14 @@ from moorline.store import OpenBuild, Store
 from moorline.target import open_target
 
 
+@uncollected()
 def verify_build(store: Store, opened: OpenBuild, progress: Progress) -> VerifyResult:
     """Every byte of one build."""
     started = time.monotonic()
-    manifest = opened.manifest()
-    index_damaged = store.layout == "tree" and not opened.has_index(manifest)
-    found = opened.verify(manifest, progress)
+    with contextlib.closing(opened.verifier()) as verifier:
+        manifest = opened.manifest()
+        index_damaged = store.layout == "tree" and not opened.has_index(manifest)
+        found = opened.verify(manifest, progress, verifier)
     if index_damaged:
         found = replace(found, problems=(Problem(".", INDEX_DAMAGED), *found.problems))
     return verified(opened.build.id, found, opened.path, started)

@@ -111,17 +111,24 @@ class Disk:
         except OSError as error:
             raise whole_path(error, fd) from None
 
-    def read_into(self, fd: int, buffer: memoryview) -> int:
-        """Fills `buffer` from the file's position, as far as it goes; how many bytes there were.
+    def read_into(self, fd: int, buffer: memoryview, offset: Optional[int] = None) -> int:
+        """Fills `buffer` from the file's position, or from `offset`, as far as it goes; how many
+        bytes there were.
 
         New memory for each large read costs as much as the read itself (a page fault for every
         4 KB); a buffer that is used again does not.
         """
         self.step("read_into", str(fd))
         try:
-            return os.readv(fd, [buffer])
+            if offset is None:
+                return os.readv(fd, [buffer])
+            if hasattr(os, "preadv"):
+                return os.preadv(fd, [buffer], offset)
+            data = os.pread(fd, len(buffer), offset)  # PyPy
         except OSError as error:
             raise whole_path(error, fd) from None
+        buffer[: len(data)] = data
+        return len(data)
 
     # -- writing ------------------------------------------------------------------------------
 

@@ -43,11 +43,13 @@ MOST_MESSAGE = 1 << 17
 WAITS_S = 0.0003  # an operation that takes longer waits for a network
 MOST_WAITING = 64
 _OTHER_DESCRIPTORS = 200
+_LEAST = 2  # even on one core: one hashes while the other waits for the disk
 
 
 class Workers(Protocol):
-    """`put` hands in a piece, `ready` gives what is done by now, `finish` waits for the rest.
-    Results are pairs of the piece and what the job made of it, in no order."""
+    """`put` hands in a piece, `ready` gives what is done by now, `finish` waits for the rest, and
+    for what is put meanwhile. Results are pairs of the piece and what the job made of it, in no
+    order."""
 
     def put(self, piece: Any) -> None: ...
     def ready(self) -> Iterator[tuple[Any, Any]]: ...
@@ -56,15 +58,16 @@ class Workers(Protocol):
 
 
 def workers(
-    job: Job, *, files: int, size_bytes: int, latency_s: float = 0.0, depth: int = 1
-) -> Workers:
+    job: Job, *, files: int, size_bytes: int, latency_s: float = 0.0, depth: int = 1,
+    most: int = MOST_WAITING,
+) -> Workers:  # fmt: skip
     """The way to run `job` that suits the amount of work and the disk; a worker of it opens up to
-    `depth` directories."""
+    `depth` directories. More than `most` would be of no use."""
     if latency_s > WAITS_S:
         return waiting_workers(job, min(most_waiting(depth), max(4, files)))
     if size_bytes <= SMALL_BYTES and files <= SMALL_FILES:
         return _Inline(job)
-    count = _cores()
+    count = min(most, max(_LEAST, _cores()))
     if threading.active_count() > 1:
         return _Threads(job, count=count)
     return _Processes(job, count=count)
@@ -138,7 +141,9 @@ class _Inline:
         done, self._done = self._done, []
         return iter(done)
 
-    finish = ready
+    def finish(self) -> Iterator[tuple[Any, Any]]:
+        while self._done:  # what is put meanwhile counts as well
+            yield from self.ready()
 
     def close(self) -> None:
         pass

@@ -275,16 +275,16 @@ class Preparation:
                 f"mode link needs a store of layout tree; {store.path} has layout {store.layout}. "
                 "Deploy in mode copy, or publish into a store made with '--layout tree'."
             )
-        manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
-        refuse_foreign_links(self.target, self.settings, manifest)
-        found = opened.verify(manifest, progress)
+        with contextlib.closing(opened.verifier()) as verifier:
+            manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
+            refuse_foreign_links(self.target, self.settings, manifest)
+            found = opened.verify(manifest, progress, verifier)
         if found.problems:
             raise Mismatch(
                 f"build {self.wanted.id} at {opened.path} does not match its manifest: "
                 f"{len(found.problems)} problem(s). It was changed after publishing; nothing was "
-                "switched. Publish the same build again: that repairs it.",
-                problems=found.problems,
-            )
+                "switched. Publish the same build again: that repairs it.", problems=found.problems,
+            )  # fmt: skip
         self.outcome.placed = Placed(found.files, 0, 0, found.files)
         return manifest
 

@@ -25,12 +25,13 @@ from moorline.files import (
 from moorline.layout import Reader, Times, read_manifest
 from moorline.layout.index import Index, read_index
 from moorline.layout.pack import PackReader
-from moorline.layout.tree import TreeReader
+from moorline.layout.pack_check import PackVerifier
+from moorline.layout.tree import TreeReader, TreeVerifier
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record
 from moorline.scan import Progress, no_progress
 from moorline.settings import LAYOUTS
-from moorline.verifying import Verified
+from moorline.verifying import Verified, Verifier
 
 STORE_FORMAT = 1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -347,9 +348,23 @@ class OpenBuild:
             self._index = read_index(self.store.disk, self.folder, len(manifest.files))
         return self._index
 
-    def verify(self, manifest: Manifest, progress: Progress = no_progress) -> Verified:
+    def verifier(self, manifest: Optional[Manifest] = None) -> Verifier:
+        """What `verify` works with; without a manifest it is for what build.json says of it."""
+        files = self.build.files if manifest is None else len(manifest.files)
+        size_bytes = self.build.size_bytes if manifest is None else manifest.size_bytes
+        disk = self.store.disk
+        if self.store.layout == "pack":
+            packs = self.store.folder(b"packs")
+            return PackVerifier(disk, packs, self.index, files=files, size_bytes=size_bytes)
+        return TreeVerifier(disk, self.folder, files=files, size_bytes=size_bytes)
+
+    def verify(
+        self, manifest: Manifest, progress: Progress = no_progress,
+        verifier: Optional[Verifier] = None,
+    ) -> Verified:  # fmt: skip
         """Read everything the store holds of this build and list what differs."""
-        found = self.reader(manifest).verify(manifest, progress)
+        with contextlib.closing(verifier or self.verifier(manifest)) as made:
+            found = made.verify(manifest, progress)
         if found.problems:
             self.store.still_holds(self.build.id)
         return found

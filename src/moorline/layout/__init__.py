@@ -2,7 +2,8 @@
 
 `pack` writes what is new into one large file for each publish; `tree` keeps plain folders, with
 unchanged files as hard links. A `Draft` is a build being written into incoming/, a `Reader` is a
-build that was published. Neither is trusted: whoever reads content compares it with the manifest.
+build that was published. Neither is trusted: whoever reads content compares it with the manifest,
+as a `Verifier` does with all of it.
 """
 
 from __future__ import annotations
@@ -68,10 +69,6 @@ class Reader(Protocol):
 
         Reading one that the build does not hold raises Mismatch, and the others can go on.
         """
-        ...
-
-    def verify(self, manifest: Manifest, progress: Progress) -> Verified:
-        """Read every byte and list every difference."""
         ...
 
     def repair(self, draft: Draft, verified: Verified, times: Times) -> int:

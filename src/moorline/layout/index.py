@@ -121,28 +121,33 @@ class Index:
     def text(self) -> bytes:
         return opening(self.packs) + closing(list(self.packs.items()), self)
 
-    def places(
-        self, sizes: Iterable[tuple[str, int]], wanted: Optional[Container[str]] = None
-    ) -> dict[str, Place]:
-        """By content where it lies, for the digests `wanted` or all: `sizes` are digest and size of
-        each file, in the order of the rows. Raises Mismatch when one points outside of its pack."""
-        found: dict[str, Place] = {}
-        for (digest, size), (pack, offset, proved, _) in zip(sizes, self.rows):
-            if wanted is not None and digest not in wanted:
-                continue
-            if pack and offset + size > self.packs[pack]:
-                raise Mismatch("the build's index points outside of a pack.")
-            if size and not pack:
-                continue
-            pack = pack if size else NO_PACK  # whatever the row says: it has no need of one
-            found[digest] = Place(pack, offset, size, proved)
-        return found
+    def held(self, files: Sequence[Entry]) -> dict[str, int]:
+        """By content the number of a row that tells where it lies: `files` are those of the build's
+        manifest. Raises Mismatch when a row points outside of its pack."""
+        return {entry.digest: number for number, entry in self._sound(files)}
 
     def of(
-        self, files: Iterable[Entry], wanted: Optional[Container[str]] = None
-    ) -> dict[str, Place]:
-        """`places` for the files of the build's manifest."""
-        return self.places(((entry.digest, entry.size) for entry in files), wanted)
+        self, files: Sequence[Entry], wanted: Optional[Container[str]] = None
+    ) -> dict[str, Place]:  # fmt: skip
+        """By content where it lies, for the digests `wanted` or all. Raises Mismatch as `held`."""
+        found: dict[str, Place] = {}
+        rows = self.rows
+        for number, (_, _, _, size, digest, _) in self._sound(files, wanted):
+            pack = rows.packs[number] if size else NO_PACK  # whatever the row says: it needs none
+            found[digest] = Place(pack, rows.offsets[number], size, rows.proofs[number])
+        return found
+
+    def _sound(
+        self, files: Sequence[Entry], wanted: Optional[Container[str]] = None
+    ) -> Iterator[tuple[int, Entry]]:  # fmt: skip
+        rows = zip(files, self.rows.packs, self.rows.offsets)
+        for number, (entry, pack, offset) in enumerate(rows):
+            if wanted is not None and entry.digest not in wanted:
+                continue
+            if pack and offset + entry.size > self.packs[pack]:
+                raise Mismatch("the build's index points outside of a pack.")
+            if pack or not entry.size:
+                yield number, entry
 
 
 NO_INDEX = Index({}, Rows((), (), (), ()))

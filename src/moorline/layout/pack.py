@@ -19,14 +19,13 @@ from moorline.errors import Mismatch, Problem
 from moorline.files import move_over, write_file, written
 from moorline.layout import Base, Beat, Draft, Times, Written, missing
 from moorline.layout.index import INDEX_DAMAGED, NO_PACK, Index, Place, Rows
-from moorline.manifest import Entry, Manifest
+from moorline.layout.pack_check import GAP_BYTES, READ_BYTES
+from moorline.manifest import Entry
 from moorline.packing import PackUse, to_fold
 from moorline.scan import Progress, Source, no_progress, source_content
 from moorline.verifying import Verified
 
-READ_BYTES = 4 << 20  # of which the next is read meanwhile
 WRITE_BYTES = 2 << 20  # of which the last is written meanwhile
-GAP_BYTES = 1 << 20  # reading over a gap this small is cheaper than another round trip
 REVERIFY_S = 7 * 86400
 
 
@@ -335,33 +334,6 @@ class PackReader:
                 f"{error.message} Publish the same build again: that repairs it.",
                 problems=[Problem(".", INDEX_DAMAGED)],
             ) from None
-
-    def verify(self, manifest: Manifest, progress: Progress) -> Verified:
-        places, size = [], {entry.digest: entry.size for entry in manifest.files}
-        try:
-            held = self._locate(size)
-        except Mismatch:
-            return Verified((Problem(".", INDEX_DAMAGED),), 0, 0)
-        damaged: dict[str, str] = {}
-        for digest in size:
-            place = held.get(digest)
-            if place is None or place.length != size[digest]:
-                damaged[digest] = "missing from the build's index"
-            else:
-                places.append((place, digest))
-        done, total = 0, sum(size.values())
-        with Packs(self.disk, self.packs) as packs:
-            for files, (digest, chunks) in enumerate(packs.contents(places), 1):
-                if _digest_of(chunks) != digest:
-                    pack = held[digest].pack
-                    gone = packs.size(pack) < 0 if pack else False
-                    damaged[digest] = f"pack {pack} {'is missing' if gone else 'is damaged here'}"
-                done += size[digest]
-                progress(done, total, "verifying", files)
-        problems = [
-            Problem(e.shown, damaged[e.digest]) for e in manifest.files if e.digest in damaged
-        ]
-        return Verified(tuple(sorted(problems)), len(manifest.files), done)
 
     def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
         draft.write(no_progress)

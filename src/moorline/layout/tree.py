@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from typing import Union
+from typing import Optional, Union
 
 from moorline.crew import FEW_FILES, Crew, depth, read_latency
 from moorline.disk import DAMAGE, Descent, Disk
@@ -19,7 +19,7 @@ from moorline.hashing import WAITS_S, most_waiting
 from moorline.layout import Draft, Times, missing
 from moorline.manifest import DIRECTORY, LINK, Entry, Manifest, unescape
 from moorline.scan import Progress, source_content
-from moorline.verifying import Verified, verify
+from moorline.verifying import DirectoryVerifier, Verified
 
 READ_BYTES = 4 << 20
 WINDOW_FILES = 256  # are read at once, on a share that waits, and kept in memory
@@ -101,19 +101,6 @@ class TreeReader:
         finally:
             os.close(fd)
 
-    def verify(self, manifest: Manifest, progress: Progress) -> Verified:
-        try:
-            root = self.disk.open_directory(b"tree", self.build)
-        except OSError as error:
-            if error.errno not in DAMAGE:
-                raise
-            missing = [Problem(entry.shown, "missing") for entry in manifest.entries[1:]]
-            return Verified((Problem(".", "the tree is missing"), *sorted(missing)), 0, 0)
-        try:
-            return verify(self.disk, root, manifest, progress)
-        finally:
-            os.close(root)
-
     def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
         """Replace, one by one and each by a rename, what was found damaged: the tree is being
         served, so no other path may blink."""
@@ -132,6 +119,36 @@ class TreeReader:
             mend.close()
         self.disk.sync_all(self.build)
         return len(bad)
+
+
+class TreeVerifier:
+    """The `Verifier` of the build whose folder is open as `build`."""
+
+    def __init__(self, disk: Disk, build: int, *, files: int, size_bytes: int) -> None:
+        self._tree: Optional[DirectoryVerifier] = None
+        try:
+            self._root = disk.open_directory(b"tree", build)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            return
+        try:
+            self._tree = DirectoryVerifier(disk, self._root, files=files, size_bytes=size_bytes)
+        except BaseException:
+            os.close(self._root)
+            raise
+
+    def verify(self, manifest: Manifest, progress: Progress) -> Verified:
+        if self._tree is not None:
+            return self._tree.verify(manifest, progress)
+        missing = [Problem(entry.shown, "missing") for entry in manifest.entries[1:]]
+        return Verified((Problem(".", "the tree is missing"), *sorted(missing)), 0, 0)
+
+    def close(self) -> None:
+        tree, self._tree = self._tree, None
+        if tree is not None:
+            tree.close()
+            os.close(self._root)
 
 
 def _windows(entries: list[Entry]) -> Iterator[list[Entry]]:
