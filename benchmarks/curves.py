@@ -107,7 +107,9 @@ def week(found: dict[str, Any], docs: Path) -> str:
         series = {f"layout {lay}": _tens(found[lay], name, scale) for lay in ("pack", "tree")}
         if name == "store_bytes":
             series["the site's bytes"] = [
-                (n, row["site_bytes"] / 1e6) for n, row in enumerate(found["pack"]) if n % 10 == 0
+                (n, row["site_bytes"] / 1e6)
+                for n, row in enumerate(found["pack"], 1)
+                if n % 10 == 0
             ]
         if name == "packs":
             del series["layout tree"]
@@ -142,7 +144,7 @@ def _week_row(found: dict[str, Any], layout: str) -> tuple[str, ...]:
 def _tens(rows: list[Row], name: str, scale: float) -> list[tuple[float, float]]:
     """One point for every ten builds; the first publish, of everything, is left out of sums."""
     if name in ("store_bytes", "packs"):
-        return [(n, row[name] / scale) for n, row in enumerate(rows) if n % 10 == 0]
+        return [(n, row[name] / scale) for n, row in enumerate(rows, 1) if n % 10 == 0]
     middle = median if name == "seconds" else fmean
     return [
         (n + 9, middle([row[name] for row in rows[n : n + 10]]) / scale)

@@ -129,11 +129,11 @@ def _of_week(week: dict[str, Any]) -> Iterator[Goal]:
     """One build is the bytes of its files, without what a disk needs for them."""
     for layout, most in (("pack", 1.1), ("tree", 3.2)):
         rows = week.get("day", week)[layout]
-        row = rows[min(40, len(rows) - 1)]
+        row = rows[min(40, len(rows)) - 1]
         if "store_bytes" in row:
             times = row["store_bytes"] / row["site_bytes"]
             yield Goal(
-                f"store after 40 builds, layout {layout}", f"under {most} x one build",
+                f"store of 40 builds, layout {layout}", f"under {most} x one build",
                 f"{times:.2f} x", times < most,
             )  # fmt: skip
 

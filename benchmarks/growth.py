@@ -21,6 +21,7 @@ from benchmarks.trees import Writer, edit_flat, make_flat, make_gatsby, size_of
 
 PERCENTS = (1, 10, 100)
 WEEK_BUILDS = 280
+DAY_BUILDS = 40
 WEEK_SCALE = 0.1
 SWITCHES = 50
 
@@ -127,11 +128,11 @@ def week(work: Path, builds: int, scale: float, say: Say) -> dict[str, Any]:
 
 
 def _day(work: Path, layout: str, scale: float, say: Say) -> list[dict[str, Any]]:
-    """40 builds after the first, of the whole site: how much the store has grown by then."""
-    say(f"a day: 40 builds of the whole site, layout {layout}")
+    """How much a store of 40 builds of the whole site holds."""
+    say(f"a day: {DAY_BUILDS} builds of the whole site, layout {layout}")
     growing = Growing(work / "growing", layout, clean_environment(work))
     make_gatsby(growing.tree, scale, seed=1)
-    rows = _publish_week(growing, 41)
+    rows = _publish_week(growing, DAY_BUILDS)
     clear_away(growing.work)
     return rows
 

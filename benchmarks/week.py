@@ -1,6 +1,6 @@
 """Publish one site again and again, one page edited each time: `python -m benchmarks.week OPTIONS`.
 
-One process and one line of JSON for each publish. The store's size is looked at every tenth time.
+One process and one line of JSON for each publish. The store's size is looked at after every tenth.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LOOK_EVERY = 10
 
 def publish_week(*, site: str, store: str, builds: int, pages: list[str], added: str) -> None:
     root, config = Path(site), load_config(flags={"store": store})
-    for number in range(builds + 1):
+    for number in range(builds):
         if number:
             _edit(root, pages[number % len(pages)], added, number)
         line = _publish(root, config, number)
-        if number % LOOK_EVERY == 0:
+        if (number + 1) % LOOK_EVERY == 0:
             line["store_bytes"] = disk_bytes(Path(store))
         sys.stdout.write(json.dumps(line) + "\n")
 

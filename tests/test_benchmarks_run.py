@@ -58,7 +58,7 @@ def test_what_grows_is_measured_and_drawn(tmp_path: Path) -> None:
     found = bench(tmp_path, "growth", "week", "memory")
 
     assert {row["percent"] for row in found["growth"]} == {None, 1, 10, 100}
-    assert [len(found["week"][layout]) for layout in ("pack", "tree")] == [41, 41]
+    assert [len(found["week"][layout]) for layout in ("pack", "tree")] == [40, 40]
     assert all(1 <= row["packs"] <= 4 for row in found["week"]["pack"])
     assert all(0 < row["largest_bytes"] <= row["all_bytes"] for row in found["memory"])
     page = (tmp_path / "benchmarks.md").read_text()
