@@ -22,6 +22,7 @@ from moorline.disk import Disk
 from moorline.errors import Error
 from moorline.hashing import (
     MOST_MESSAGE,
+    MOST_WAITING_PIECES,
     PIECE_BYTES,
     PIECE_FILES,
     READ_BYTES,
@@ -88,6 +89,30 @@ def test_more_answers_than_any_pipe_holds_do_not_block(way: Way) -> None:
     for index in range(2000):
         pool.put(index)
     assert len(dict(pool.finish())) == 2000
+    pool.close()
+
+
+@pytest.mark.parametrize("busy", ["threads", "processes"])
+def test_whoever_hands_in_pieces_never_waits_for_the_workers(busy: str) -> None:
+    """Far more than a socket holds, while all workers wait for something else."""
+    gate, opens = os.pipe()
+    pool = WAYS[busy](lambda piece: os.read(gate, 1) and len(piece))
+    for _ in range(200):
+        pool.put("x" * 20_000)
+    assert list(pool.ready()) == []
+    os.write(opens, b"g" * 200)
+    assert [result for _, result in pool.finish()] == [20_000] * 200
+    pool.close()
+    os.close(gate)
+    os.close(opens)
+
+
+def test_pieces_without_end_are_not_all_kept_in_memory() -> None:
+    pool = hashing._Processes(lambda piece: sum(range(20_000)), count=1)  # slower than `put`
+    for number in range(4 * MOST_WAITING_PIECES):
+        pool.put(number)
+        assert pool._number - pool._given <= MOST_WAITING_PIECES + 1
+    assert sorted(piece for piece, _ in pool.finish()) == list(range(4 * MOST_WAITING_PIECES))
     pool.close()
 
 

@@ -42,6 +42,7 @@ SMALL_FILES = 400
 MOST_MESSAGE = 1 << 17
 WAITS_S = 0.0003  # an operation that takes longer waits for a network
 MOST_WAITING = 64
+MOST_WAITING_PIECES = 1000  # some 24,000 files, in 5 MB
 _OTHER_DESCRIPTORS = 200
 _LEAST = 2  # even on one core: one hashes while the other waits for the disk
 
@@ -209,9 +210,10 @@ _SIZE = struct.Struct("<I")
 class _Processes:
     """Forked children that take the next piece from one socket and answer on a pipe each.
 
-    The socket keeps messages whole, so whoever is free takes the next one. While it is full, `put`
-    reads answers: nobody ever waits for somebody who waits. A child ends when the socket does, also
-    when its parent is killed, even while it waits for a share that does not answer.
+    The socket keeps messages whole, so whoever is free takes the next one. It holds a tenth of a
+    second's work; what does not fit waits here, so that whoever finds the pieces is not slowed
+    down by those who hash them. A child ends when the socket does, also when its parent is killed,
+    even while it waits for a share that does not answer.
     """
 
     def __init__(self, job: Job, count: int) -> None:
@@ -222,7 +224,7 @@ class _Processes:
         self._give, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._give.setblocking(False)
         self._pieces: dict[int, Any] = {}
-        self._number = 0
+        self._number = self._given = 0
         self._done: list[tuple[Any, Any]] = []
         self._answers: dict[int, bytearray] = {}
         self._children: list[int] = []
@@ -258,15 +260,22 @@ class _Processes:
     def put(self, piece: Any) -> None:
         self._number += 1
         self._pieces[self._number] = piece
-        message = marshal.dumps((self._number, piece))
-        while True:
+        self._hand_out()
+        if self._given < self._number:
+            # Answers are taken meanwhile: a child would wait for that, and so for ever.
+            self._read(wait=self._number - self._given > MOST_WAITING_PIECES)
+
+    def _hand_out(self) -> None:
+        """As many pieces as the socket takes now."""
+        while self._given < self._number:
+            number = self._given + 1
             try:
-                self._give.send(message)
-                return
+                self._give.send(marshal.dumps((number, self._pieces[number])))
             except BlockingIOError:
-                self._read(wait=True)
+                return
             except BrokenPipeError:
                 raise Error(_DIED) from None
+            self._given = number
 
     def ready(self) -> Iterator[tuple[Any, Any]]:
         self._read(wait=False)
@@ -289,6 +298,7 @@ class _Processes:
             held = self._answers[key.fd]
             held += data
             self._parse(held)
+        self._hand_out()
 
     def _parse(self, held: bytearray) -> None:
         while len(held) >= _SIZE.size:
