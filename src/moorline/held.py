@@ -31,15 +31,14 @@ def whole_release(
     Another build with the same content is none: its folder has that one's name and times.
     """
     notes: list[str] = []
-    manifest = target.manifest(digest)
-    if manifest is None:
-        return Whole(None, 0, notes)
     current = target.current()
     mine = [row for row in reversed(rows) if (row.id, row.digest, row.mode) == (id, digest, "copy")]
     mine.sort(key=lambda row: row.place != current)
-    for row in {row.place: row for row in mine}.values():
-        if not target.holds(row.place):
-            continue
+    places = {row.place: row for row in mine if target.holds(row.place)}
+    manifest = target.manifest(digest) if places else None
+    if manifest is None:
+        return Whole(None, 0, notes)
+    for row in places.values():
         found = verify(target.disk, target.path_of(row.place), manifest, progress)
         if not found.problems:
             return Whole(row, found.files, notes)

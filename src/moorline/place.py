@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Callable, Optional
 
+from moorline.aside import Aside
 from moorline.disk import Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
@@ -106,8 +108,13 @@ class Placement:
         """Raises Mismatch, with every problem, when the share does not hold the build."""
         try:
             self._grow()
-            self._fetch(self._missing)
-            damaged = self._damaged()
+            with Aside(self.disk) as aside:
+                # Thousands of new directories take a while to get to the disk: while files are
+                # hashed. Whoever made this placement waits for the rest, which is little.
+                flushed = aside.begin(partial(self.disk.sync_all, self.tree.root))
+                self._fetch(self._missing)
+                damaged = self._damaged()
+                flushed()
             for entry in damaged:
                 self.tree.remove(entry)
             self._fetch(damaged)

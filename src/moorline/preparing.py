@@ -240,12 +240,14 @@ class Preparation:
         progress: Progress,
     ) -> None:  # fmt: skip
         if self.wanted.mode == "link":
-            manifest = self._prove_tree(store, opened, progress)
+            self._keep_manifest(self._prove_tree(store, opened, progress))
         else:
-            manifest = self._copy(opened, release, rows, progress)
-        self.target.keep(b"manifests", self.wanted.digest, manifest.text)
+            self._copy(opened, release, rows, progress)
         if self.wanted.agent:
             self._keep_agent(store)
+
+    def _keep_manifest(self, manifest: Manifest) -> None:
+        self.target.keep(b"manifests", self.wanted.digest, manifest.text)
 
     def _keep_agent(self, store: Store) -> None:
         """The agent that the bundle pins, for a rollback without the share."""
@@ -290,7 +292,7 @@ class Preparation:
 
     def _copy(
         self, opened: OpenBuild, release: Release, rows: list[Release], progress: Progress
-    ) -> Manifest:
+    ) -> None:
         name = release.place.partition("/")[2]
         with contextlib.ExitStack() as stack:
             held = stack.enter_context(open_releases(self.target, rows))
@@ -302,6 +304,7 @@ class Preparation:
             hashers = hash_workers(self.disk, root, files=files, size_bytes=size_bytes)
             stack.callback(hashers.close)
             manifest = opened.manifest(self.wanted.digest, self.wanted.manifest_bytes)
+            self._keep_manifest(manifest)  # now: a sync takes long after thousands of changes
             self.outcome.placed = Placement(
                 self.disk, root, manifest, opened.times(manifest), opened.reader(manifest), held,
                 owner_of(self.settings), progress, hashers,
@@ -312,7 +315,6 @@ class Preparation:
                 f"{len(damaged)} local file(s) were damaged and written anew: "
                 f"{', '.join(damaged[:3])}"
             )
-        return manifest
 
     def _pin(self, store: Store) -> None:
         """Say in the ledger what this target needs, before looking for the build."""
