@@ -189,6 +189,8 @@ def _numbers(fields: Sequence[bytes]) -> list[int]:
     different = set(fields)
     if max(map(len, different), default=0) > _MOST_DIGITS:  # reading long ones takes its square
         raise ValueError
+    if len(different) * 2 > len(fields):
+        return list(map(int, fields))
     known = {field: int(field) for field in different}
     return [known[field] for field in fields]
 
@@ -203,8 +205,10 @@ def closing(named: Sequence[tuple[str, int]], index: Index) -> bytes:
     more = [pack for pack in index.packs.items() if pack not in named]
     numbers = {token: b"%d" % number for number, (token, _) in enumerate([*named, *more])}
     numbers[NO_PACK] = b"-"
+    rows = index.rows
     lines = (
-        b"%s %d %d %d\n" % (numbers[p], at, proved, time) for p, at, proved, time in index.rows
+        b"%b %d %d %d\n" % (numbers[pack], at, proved, time)
+        for pack, at, proved, time in zip(rows.packs, rows.offsets, rows.proofs, rows.times)
     )
     parts = iter(
         lambda: b"".join(islice(lines, _PART_ROWS)), b""
