@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fakes import CountingDisk
-from moorline import agent, workflow
+from moorline import agent, agent_file
 from moorline.errors import Error, Mismatch, Problem
 from moorline.scan import scan
 from moorline.verifying import verify
@@ -412,8 +412,8 @@ def real(
     python = interpreter(request.param)
     if not python:
         pytest.skip(f"no {request.param} here")
-    agent_file = private_agent(world.here / "code")
-    monkeypatch.setattr(workflow, "agent_bytes", lambda: agent_file)
+    file = private_agent(world.here / "code")
+    monkeypatch.setattr(agent_file, "agent_bytes", lambda: file)
     world.publish("a", {**SITE, "bin/check": script("exit 0")}, hooks=CHECKS)
     world.publish("b", {**SITE_B, "bin/check": script("exit 0")}, hooks=CHECKS)
     return Real(world, python)

@@ -62,11 +62,11 @@ class Share(Disk):
     sync_all = sync
 
     def make_directory(self, path: AnyPath, mode: int = 0o755, at: int | None = None) -> None:
-        with self._in(at):
+        with self._in(os.path.dirname(os.fsencode(path)), at):
             super().make_directory(path, mode, at)
 
-    def _in(self, at: int | None) -> _Inside:
-        return _Inside(self, os.fstat(at).st_ino if at is not None else 0)
+    def _in(self, directory: bytes, at: int | None) -> _Inside:
+        return _Inside(self, os.stat(directory or b".", dir_fd=at).st_ino)
 
 
 class _Inside:

@@ -23,6 +23,7 @@ from moorline.build import Build, build_id
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, UnknownFormat
 from moorline.layout.index import Index
+from moorline.manifest import DIRECTORY, Entry
 from moorline.publishing import Published, Publisher
 from moorline.scan import Source, scan
 from moorline.store import open_store
@@ -34,6 +35,10 @@ pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
 OLD: dict[str, Content] = {"a": b"a" * 300, "d/b": b"old", "gone": b"x"}
 NEW: dict[str, Content] = {"a": b"a" * 300, "d/b": b"new!", "l": "a", "e": b""}
 OTHER: dict[str, Content] = {"a": b"a" * 300, "d/b": b"other"}
+
+
+def directories(source: Source) -> list[Entry]:
+    return [entry for entry in source.manifest.entries if entry.kind == DIRECTORY]
 
 
 class Scene:
@@ -91,7 +96,9 @@ class Scene:
     def publish(self, id: str, source: Source, disk: Disk | None = None) -> Published:
         with open_store(CountingDisk(), self.store) as opened:
             opened.disk = disk or CountingDisk()
-            return Publisher(opened).publish(source, build_id(id))
+            with Publisher(opened) as publisher:
+                publisher.begin(build_id(id), directories(source), lambda: None)
+                return publisher.publish(source, build_id(id))
 
     def operations(self, id: str, source: Source) -> list[str]:
         """The operations of an undisturbed publish."""
@@ -499,9 +506,9 @@ def test_everything_is_durable_before_the_one_rename(second: Scene) -> None:
         assert events.index(f"create {token}") < events.index(f"sync {token}") < ticket
         assert events.index(f"sync {token}") < events.index("sync packs") < ticket
     else:
-        assert events.index("sync_all") < events.index("create b")
+        assert events.index("sync_all") < events.index("create d/b")
         barrier = ticket - events[ticket::-1].index("sync_all")
-        assert events.index("create b") < barrier < ticket
+        assert events.index("create d/b") < barrier < ticket
 
 
 class ServerTime(CountingDisk):

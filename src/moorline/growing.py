@@ -48,10 +48,14 @@ class NewTree:
     def close(self) -> None:
         self._descent.close()
 
+    @property
+    def root(self) -> int:
+        return self._descent.root
+
     def parent(self, path: bytes) -> tuple[int, bytes]:
         """An open directory, and the name of `path` from there."""
         if self._private:
-            return self._descent.root, path
+            return self.root, path
         directory, _, name = path.rpartition(b"/")
         return self._descent.enter(directory or b"."), name
 
@@ -67,7 +71,7 @@ class NewTree:
                 self.disk.make_directory(name, made, at)
             elif os.fstat(self._descent.enter(b".")).st_mode & stat.S_ISGID:
                 # Given by the directory above, and what is made in here would inherit it.
-                self.disk.set_mode(self._descent.enter(b"."), made)
+                self.disk.set_mode(self._descent.enter(b"."), 0o700 if self._private else made)
             if made & ~self._umask != entry.mode or entry.path == b".":
                 self.unfinished.append(entry)
         if self.owner is not None and entry.path != b".":

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import threading
-from typing import Optional
+from typing import Callable, Optional
 
 from moorline.build import Build, BuildId
 from moorline.disk import Disk
@@ -21,7 +21,7 @@ from moorline.files import write_file
 from moorline.garbage import uncollected
 from moorline.layout import Written, all_times, kept_times
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import STORED, Manifest, compressed
+from moorline.manifest import STORED, Entry, Manifest, compressed
 from moorline.repairing import Published, Repair
 from moorline.reserving import Reservation, draft_of, planned_build
 from moorline.scan import Progress, Source, no_progress
@@ -29,6 +29,8 @@ from moorline.store import Store
 from moorline.succession import Newest, newest
 
 __all__ = ["Published", "Publisher"]
+
+_NAMELESS = BuildId("new")  # until the content is known, which some ids are made of
 
 
 class _Compressing(threading.Thread):
@@ -57,18 +59,42 @@ class Publisher:
         self.progress = progress
         self._ids: Optional[list[BuildId]] = None
         self._newest = Newest(0, 0)
+        self._reservation: Optional[Reservation] = None
 
-    def look(self) -> None:
-        """Read what the next build comes after: may be done while the source is hashed."""
+    def begin(
+        self, id: Optional[BuildId], directories: list[Entry], beat: Callable[[], None]
+    ) -> None:
+        """Do what can be done while the files of the source are hashed: look what the next build
+        comes after, reserve its place, and make its directories in layout tree.
+
+        `id` is None where only the content will give it. Nobody sees any of this, and what is not
+        published is taken away again. `beat` is called every few milliseconds.
+        """
+        self._look()
+        if id in (self._ids or ()):
+            return
+        self._reservation = self._reserve(id or _NAMELESS)
+        beat()
+        self._reservation.make_directories(directories, beat)
+
+    def _look(self) -> None:
         self.close()
         self._ids = self.store.ids()
         self._newest = newest(self.store, self._ids)
 
+    def _reserve(self, id: BuildId) -> Reservation:
+        packs = self._newest.base.packs if self._newest.base else {}
+        return Reservation(self.store, id, packs)
+
     def close(self) -> None:
-        """Forget what was looked up."""
-        if self._newest.base is not None:
-            os.close(self._newest.base.folder)
-        self._ids, self._newest = None, Newest(0, 0)
+        """Take away what was begun, and forget what was looked up."""
+        reservation, base = self._reservation, self._newest.base
+        self._reservation = self._ids = None
+        self._newest = Newest(0, 0)
+        if base is not None:
+            os.close(base.folder)
+        if reservation is not None:
+            reservation.abandon()
 
     def __enter__(self) -> Publisher:
         return self
@@ -85,7 +111,7 @@ class Publisher:
         Raises Conflict when `id` has other content.
         """
         if self._ids is None:
-            self.look()
+            self._look()
         try:
             if id in (self._ids or ()):
                 return Repair(self.store, self.progress).complete(source, id, revision, tool)
@@ -94,8 +120,7 @@ class Publisher:
             self.close()
 
     def _publish(self, source: Source, id: BuildId, revision: str, tool: str) -> Published:
-        packs = self._newest.base.packs if self._newest.base else {}
-        reservation = Reservation(self.store, id, packs)
+        reservation, self._reservation = self._reservation or self._reserve(id), None
         try:
             planned = planned_build(id, source, reservation.token, revision, tool)
             build, written = self._write(reservation, source, planned)

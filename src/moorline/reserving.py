@@ -8,16 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from moorline.build import MOST_SECONDS, MOST_SEQUENCE, Build, BuildId
 from moorline.errors import Error, Mismatch
 from moorline.files import remove_tree, write_file, written
-from moorline.layout import Base, Draft, Times
+from moorline.layout import Base, Beat, Draft, Times
 from moorline.layout.index import Index, closing, opening
 from moorline.layout.pack import PackDraft
-from moorline.layout.tree_draft import TreeDraft
+from moorline.layout.tree_draft import Frame, TreeDraft
+from moorline.manifest import Entry
 from moorline.scan import Source
 from moorline.store import Store
 from moorline.succession import Newest, newest
@@ -42,6 +43,7 @@ class Reservation:
         incoming = store.folder(b"incoming")
         self.disk.make_directory(self.name, 0o755, incoming)
         self.folder = self._index = -1
+        self.frame: Frame | None = None
         try:
             self.folder = self.disk.open_directory(self.name, incoming)
             self._index = self.disk.create(b"index", 0o644, self.folder, private=True)
@@ -53,6 +55,12 @@ class Reservation:
             with contextlib.suppress(OSError):
                 remove_tree(self.disk, os.fsencode(self.name), incoming)
             raise
+
+    def make_directories(self, directories: Collection[Entry], beat: Beat) -> None:
+        """In layout tree: these, parents first, which the build is known to have by now."""
+        if self.store.layout == "tree":
+            self.frame = Frame(self.disk, self.folder)
+            self.frame.add(directories, beat)
 
     def beat(self) -> None:
         now = time.monotonic()
@@ -68,6 +76,9 @@ class Reservation:
             self.disk.sync(fd)
 
     def close(self) -> None:
+        if self.frame is not None:
+            self.frame.close()
+            self.frame = None
         for fd in (self._index, self.folder):
             if fd >= 0:
                 with contextlib.suppress(OSError):  # it would hide what went wrong first
@@ -132,8 +143,9 @@ def draft_of(
     store = reservation.store
     if store.layout == "tree":
         return TreeDraft(
-            store.disk, reservation.folder, source, base, kept, created, reservation.beat
-        )
+            store.disk, reservation.folder, source, base, kept, created, reservation.beat,
+            reservation.frame,
+        )  # fmt: skip
     return PackDraft(
         store.disk, store.folder(b"packs"), reservation.folder, reservation.token, source,
         base, reservation.started, reservation.beat, distrust,

@@ -85,6 +85,18 @@ class Source:
 # -- scanning a source ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A source of which all names are known: its directories, parents first, and what `Source`
+    calls `replaced`."""
+
+    directories: list[Entry]
+    replaced: tuple[str, ...]
+
+
+Meanwhile = Callable[[Outline, Callable[[], None]], object]
+
+
 @dataclass
 class _Walk:
     """What was found so far: by the walk all but files, which come as they are hashed."""
@@ -95,6 +107,14 @@ class _Walk:
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
+    def outline(self) -> Outline:
+        return Outline([e for e in self.entries if e.kind == DIRECTORY], self.replaced())
+
+    def replaced(self) -> tuple[str, ...]:
+        return tuple(
+            sorted(os.fsdecode(path) + "/" * is_dir for path, is_dir in self.linked.items())
+        )
+
     def refuse(self, path: bytes, problem: str) -> None:
         self.problems.append(Problem(shown(path), problem))
 
@@ -102,10 +122,12 @@ class _Walk:
 @uncollected()
 def scan(
     disk: Disk, root: AnyPath, rules: Rules = Rules(), progress: Progress = no_progress, *,
-    meanwhile: Callable[[], object] = lambda: None,
+    meanwhile: Meanwhile = lambda outline, beat: None,
 ) -> Source:  # fmt: skip
-    """The manifest of the directory `root`. `meanwhile` is called once all names are known, while
-    the workers still hash.
+    """The manifest of the directory `root`.
+
+    `meanwhile` is called while the workers still hash, unless something is refused by its name:
+    with what is known by then, and with what it has to call every few milliseconds.
 
     Raises NotFound (no such directory), SourceRefused with every refused path, SourceChanged.
     """
@@ -121,7 +143,8 @@ def scan(
         walk = _Walk(disk, rules, linked)
         with _Hashing(walk, fd, progress) as hashing:
             _walk(walk, fd, hashing.add)
-            meanwhile()
+            if not walk.problems:
+                meanwhile(walk.outline(), hashing.beat)
             hashing.finish()
     finally:
         os.close(fd)
@@ -134,8 +157,7 @@ def scan(
             "Remove them, leave them out with 'exclude', or allow them in moorline.toml.",
             problems=sorted(walk.problems),
         )
-    replaced = (os.fsdecode(path) + "/" * is_dir for path, is_dir in walk.linked.items())
-    return Source(os.path.realpath(name), Manifest.of(walk.entries), tuple(sorted(replaced)))
+    return Source(os.path.realpath(name), Manifest.of(walk.entries), walk.replaced())
 
 
 _Found = Callable[[bytes, bytes], None]
@@ -269,6 +291,11 @@ class _Hashing:
         if len(self._piece) >= PIECE_FILES:
             self._pool.put(self._piece)
             self._piece = []
+            self.beat()
+
+    def beat(self) -> None:
+        """Take what was hashed by now, and see that nobody is idle."""
+        if self._pool is not None:
             self._add_entries(self._pool.ready())
 
     def _start(self, size_bytes: int) -> None:

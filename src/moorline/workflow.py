@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moorline import __version__
-from moorline.agent_file import agent_bytes
 from moorline.build import Build, Pin, Release, TargetRecord, build_id
-from moorline.bundle import Bundle, bundle_files, write_bundle, zip_bytes
+from moorline.bundle import write_bundle
 from moorline.config import CONFIG_NAME, Config, default_id, new_config_text
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, translated
@@ -28,7 +26,7 @@ from moorline.history import previous_of
 from moorline.layout import Written
 from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
-from moorline.manifest import Difference, difference
+from moorline.manifest import MAX_MANIFEST_BYTES, Difference, difference
 from moorline.results import (
     BuildLine,
     DeployResult,
@@ -41,8 +39,8 @@ from moorline.results import (
     published,
     would_go_live,
 )  # fmt: skip
-from moorline.scan import Progress, Rules, Source, no_progress, scan
-from moorline.settings import Hook, Settings, settings_of
+from moorline.scan import Outline, Progress, Rules, no_progress, scan
+from moorline.settings import Hook
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target, open_target
 
@@ -82,6 +80,7 @@ def publish(
     Without `id` the name comes from CodeBuild's variables in `environment`, else from time and
     content. With `dry_run` nothing is written: the result tells id, digest and size.
     """
+    from moorline.pinned import NO_DIGEST, Pinned
     from moorline.publishing import Publisher
 
     started = time.monotonic()
@@ -90,35 +89,26 @@ def publish(
         _open(disk, config) as store,
         Publisher(store, progress) as publisher,
     ):
+        given = None if id is None else build_id(id)
 
-        def meanwhile() -> None:
-            publisher.look()
-            agent_bytes()
+        def meanwhile(outline: Outline, beat: Callable[[], None]) -> None:
+            pinned = Pinned.of(config, store, outline.replaced)
+            trial = given or build_id(default_id(environment, NO_DIGEST, disk.now()))
+            pinned.bundle_files(trial, NO_DIGEST, MAX_MANIFEST_BYTES, bundle)
+            if not dry_run:
+                pinned.complete(store)
+                publisher.begin(given, outline.directories, beat)
 
         scanned = scan(disk, source, _rules(config, store), progress, meanwhile=meanwhile)
-        if id is None:
-            id = default_id(environment, scanned.manifest.digest, disk.now())
-        name = build_id(id)
-        pinned = _pinned(config, store, scanned)
-        agent = agent_bytes()
-        reference = Bundle(
-            id=name, digest=scanned.manifest.digest,
-            manifest_bytes=len(scanned.manifest.text), settings=pinned.digest,
-            agent=hashlib.sha256(agent).hexdigest(),
-        )  # fmt: skip
-        files = _bundle_files(reference, pinned, store, bundle)
+        digest, pinned = scanned.manifest.digest, Pinned.of(config, store, scanned.replaced)
+        name = given or build_id(default_id(environment, digest, disk.now()))
+        files = pinned.bundle_files(name, digest, len(scanned.manifest.text), bundle)
         if dry_run:
             return published(name, scanned, Written(0, 0, 0), False, None, 0, started)
-        held = {(b"agent", f"{reference.agent}.pyz"): agent,
-                (b"settings", f"{pinned.digest}.json"): pinned.text}  # fmt: skip
-        for (folder, file), data in held.items():
-            if not store.has(folder, file, len(data)):
-                store.put(folder, file, data)
         revision = environment.get("CODEBUILD_RESOLVED_SOURCE_VERSION", "")
         done = publisher.publish(scanned, name, revision=revision, tool=f"moorline {__version__}")
         if done.already:  # then what is damaged is mended, all of it
-            for (folder, file), data in held.items():
-                store.put(folder, file, data)
+            pinned.mend(store)
             _remember(DirectoryLedger(disk, store.root), done.build)
         size = write_bundle(disk, bundle, files) if bundle and files else 0
         return published(name, scanned, done.written, done.already, bundle, size, started)
@@ -329,27 +319,6 @@ def _rules(config: Config, store: Store) -> Rules:
         excluded=config.excluded(), linked=linked, linked_root=root, allow=config.allow,
         allow_external_links=config.allow_external_links,
     )  # fmt: skip
-
-
-def _pinned(config: Config, store: Store, source: Source) -> Settings:
-    """The settings as the bundle pins them: for this store, with each linked path's kind known."""
-    tables = dict(config.settings.tables)
-    if source.replaced:
-        tables["target"] = {**tables.get("target", {}), "linked": list(source.replaced)}
-    return settings_of(tables, app=store.app, store_id=store.id)
-
-
-def _bundle_files(
-    reference: Bundle, settings: Settings, store: Store, out: str | None
-) -> dict[str, bytes]:
-    """The bundle in memory, its size checked, before anything is published."""
-    if not out:
-        return {}
-    path = settings.store or os.path.abspath(store.path)
-    files = bundle_files(reference, store=path, root=settings.root)
-    if out.endswith(".zip"):
-        zip_bytes(files)
-    return files
 
 
 def _remember(ledger: DirectoryLedger, build: Build) -> None:

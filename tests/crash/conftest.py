@@ -24,10 +24,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mc.", dir=folder, ignore_cleanup_errors=True) as name:
         path = Path(name).resolve()
         path.chmod(0o755)
-        from moorline import wanted, workflow
+        from moorline import agent_file, wanted
 
         monkeypatch.setattr(wanted, "HOST_FILE", str(path / "etc-moorline.toml"))
-        monkeypatch.setattr(workflow, "agent_bytes", lambda: b"an agent")
+        monkeypatch.setattr(agent_file, "agent_bytes", lambda: b"an agent")
         yield path
 
 

@@ -18,7 +18,7 @@ from counts import Count
 from crash.scenarios import deployed
 from hostile.mutations import WORDS
 from hostile.verbs import CODES
-from moorline import workflow
+from moorline import agent_file, workflow
 from moorline.errors import ConfigError
 from world import NOBODY, World, as_user
 from zipapps import private_agent
@@ -39,7 +39,7 @@ def placed(here: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Build a is live, b is published; the agent's file lies beside them. It is the real one, but
     for the place of its code."""
     file = private_agent(here / "code")
-    monkeypatch.setattr(workflow, "agent_bytes", lambda: file)
+    monkeypatch.setattr(agent_file, "agent_bytes", lambda: file)
     world = World(here)
     deployed("a", "b", live=("a",), mode="copy")(world)
     (here / "agent.pyz").write_bytes(file)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Optional
 
@@ -29,6 +29,7 @@ from moorline.scan import Progress, Source, source_content
 
 WORKERS_OF_A_DIRECTORY = 4
 PIECE_ENTRIES = 16
+BEAT_EVERY = 100
 
 Piece = tuple[bytes, list[Entry]]
 """A directory, and some of the entries in it."""
@@ -42,13 +43,65 @@ def tree_index(manifest: Manifest, times: Times) -> Index:
     return Index({}, rows)
 
 
+class Frame:
+    """<staging>/tree, and the directories in it that were made before the files were hashed. Until
+    it is finished its root lets nobody else in."""
+
+    def __init__(self, disk: Disk, staging: int) -> None:
+        self.disk = disk
+        self._staging = staging
+        # Linux reports a lost write to the next syncfs of the mount, whoever asks. One that
+        # somebody else lost earlier is no failure of this publish: ask before the first write.
+        with contextlib.suppress(OSError):
+            disk.sync_all(staging)
+        disk.make_directory(b"tree", 0o700, staging)
+        root = disk.open_directory(b"tree", staging)
+        try:
+            self.tree = NewTree(disk, root, private=True)
+        finally:
+            os.close(root)
+        self.made: set[bytes] = set()
+        self._latency_s = -1.0
+
+    def add(self, directories: Collection[Entry], beat: Beat) -> None:
+        """Make these, parents first: not on a share that waits, where a crew makes them later."""
+        if self.waits(len(directories)):
+            return
+        for number, entry in enumerate(directories):
+            self.tree.add(entry)
+            self.made.add(entry.path)
+            if number % BEAT_EVERY == 0:
+                beat()
+
+    def waits(self, entries: int) -> bool:
+        """Whether each change of the share waits for a network, and so many are worth a crew."""
+        if not self.disk.forks or entries <= FEW_FILES:
+            return False
+        if self._latency_s < 0:
+            self._latency_s = min(self._change_s(), self._change_s())
+        return self._latency_s > WAITS_S
+
+    def _change_s(self) -> float:
+        """Seconds that one change takes."""
+        start = time.perf_counter()
+        self.disk.set_times(self._staging)
+        return time.perf_counter() - start
+
+    def another(self) -> NewTree:
+        """The same tree for another worker, whose unfinished directories are its own."""
+        return NewTree(self.disk, self.tree.root, private=True)
+
+    def close(self) -> None:
+        self.tree.close()
+
+
 class TreeDraft:
     """Writes <staging>/tree. `kept` are the times of the files that did not change since `base`;
     all others get `created`, unless `finish` says otherwise."""
 
     def __init__(
         self, disk: Disk, staging: int, source: Source, base: Optional[Base], kept: Times,
-        created: int, beat: Beat,
+        created: int, beat: Beat, frame: Optional[Frame] = None,
     ) -> None:  # fmt: skip
         self.disk = disk
         self.staging = staging
@@ -57,43 +110,33 @@ class TreeDraft:
         self.kept = kept
         self.times = all_times(source.manifest, kept, created)
         self.beat = beat
+        self._frame = frame
         self._fresh: list[Entry] = []
         self._done = self._files = 0
 
     def write(self, progress: Progress) -> Written:
-        # Linux reports a lost write to the next syncfs of the mount, whoever asks. One that
-        # somebody else lost earlier is no failure of this publish: ask before the first write.
-        with contextlib.suppress(OSError):
-            self.disk.sync_all(self.staging)
-        self.disk.make_directory(b"tree", 0o755, self.staging)
-        if self._latency() > WAITS_S:
-            self._spread(progress)
-        else:
-            self._in_order(progress)
+        with contextlib.ExitStack() as stack:
+            frame = self._frame
+            if frame is None:
+                frame = stack.enter_context(contextlib.closing(Frame(self.disk, self.staging)))
+            if frame.waits(len(self.source.manifest.entries)):
+                self._spread(frame, progress)
+            else:
+                self._in_order(frame, progress)
         self.disk.sync_all(self.staging)
         linked = len(self.source.manifest.files) - len(self._fresh)
         return Written(len(self._fresh), sum(e.size for e in self._fresh), linked)
 
-    def _latency(self) -> float:
-        """Seconds that one change of the share takes; 0 when nobody needs to know."""
-        if not self.disk.forks or len(self.source.manifest.entries) <= FEW_FILES:
-            return 0
-        taken = []
-        for _ in range(2):
-            start = time.perf_counter()
-            self.disk.set_times(self.staging)
-            taken.append(time.perf_counter() - start)
-        return min(taken)
-
-    def _in_order(self, progress: Progress) -> None:
-        with contextlib.closing(_Hands(self)) as hands:
+    def _in_order(self, frame: Frame, progress: Progress) -> None:
+        with contextlib.closing(_Hands(self, frame.tree)) as hands:
             for entry in self.source.manifest.entries:
-                fresh = hands.make(entry)
                 if entry.kind == FILE:
-                    self._made([entry], [entry] if fresh else [], progress)
-            hands.tree.finish()
+                    self._made([entry], [entry] if hands.make(entry) else [], progress)
+                elif entry.path not in frame.made:
+                    hands.make(entry)
+        frame.tree.finish()
 
-    def _spread(self, progress: Progress) -> None:
+    def _spread(self, frame: Frame, progress: Progress) -> None:
         entries = self.source.manifest.entries
         order = _Order(entries)
 
@@ -105,24 +148,25 @@ class TreeDraft:
             return order.after(piece)
 
         with contextlib.ExitStack() as stack:
-            crew = [
-                stack.enter_context(contextlib.closing(_Hands(self)))
-                for _ in range(most_waiting(3 * depth(entries)))
-            ]
-            crew[0].make(entries[0])
+            crew = []
+            for _ in range(most_waiting(2 * depth(entries) + 1)):
+                tree = stack.enter_context(frame.another())
+                crew.append(stack.enter_context(contextlib.closing(_Hands(self, tree))))
+            frame.tree.add(entries[0])
             Crew(crew).run(work, order.inside(b"."), done)
-            self._finish_directories(crew)
+            self._finish_directories(frame, crew)
 
-    def _finish_directories(self, crew: list[_Hands]) -> None:
+    def _finish_directories(self, frame: Frame, crew: list[_Hands]) -> None:
         left = sorted((e for hands in crew for e in hands.tree.unfinished), reverse=True)
         if any(not entry.mode & 0o100 for entry in left):  # nobody enters it from then on
-            crew[0].tree.set_modes(left)
-            return
-        Crew(crew).run(
-            lambda hands, some: hands.tree.set_modes(some),
-            (left[at : at + PIECE_ENTRIES] for at in range(0, len(left), PIECE_ENTRIES)),
-            lambda *_: (),
-        )
+            frame.tree.set_modes(left)
+        else:
+            Crew(crew).run(
+                lambda hands, some: hands.tree.set_modes(some),
+                (left[at : at + PIECE_ENTRIES] for at in range(0, len(left), PIECE_ENTRIES)),
+                lambda *_: (),
+            )
+        frame.tree.finish()  # the root last: then others may enter
 
     def _made(self, entries: list[Entry], fresh: list[Entry], progress: Progress) -> None:
         self.beat()
@@ -153,21 +197,17 @@ class TreeDraft:
 
 
 class _Hands:
-    """Open directories of the source, of the new tree, and of the tree to link from."""
+    """The new tree, and open directories of the source and of the tree to link from."""
 
-    def __init__(self, draft: TreeDraft) -> None:
+    def __init__(self, draft: TreeDraft, tree: NewTree) -> None:
         self.draft = draft
+        self.tree = tree
         self.disk = draft.disk
         with contextlib.ExitStack() as stack:
             self.source = stack.enter_context(Descent(self.disk, os.fsencode(draft.source.root)))
             self.old = self._old_tree()
             if self.old is not None:
                 stack.enter_context(self.old)
-            root = self.disk.open_directory(b"tree", draft.staging)
-            try:
-                self.tree = stack.enter_context(NewTree(self.disk, root))
-            finally:
-                os.close(root)
             self.close = stack.pop_all().close
 
     def _old_tree(self) -> Optional[Descent]:
