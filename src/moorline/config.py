@@ -161,7 +161,8 @@ def parse_config(text: bytes, where: str = CONFIG_NAME) -> Config:
     publish.only(_PUBLISH_KEYS)
     path = store.text("path", "")
     exclude = tuple(publish.texts("exclude"))
-    _spec(exclude, where)
+    if exclude:
+        _spec(exclude, where)
     return Config(
         app=_app(record.text("app", ""), f"{where}: app"),
         store=os.path.join(os.path.dirname(where), path) if path else "",
