@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import os
 import random
+import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -377,6 +379,33 @@ def test_packs_are_named_as_used_before_they_are_looked_at(store: Path, site: Pa
     (new,) = packs(store).keys() - {old}
     assert seen
     assert all(used == {new, old} for used in seen)
+
+
+ROWS = (
+    b"0 5 1 1", b"1 0 1 1", b"2 7 7 7", b"- 0 1 1", b"10 1 1 1", b"7 1 1 1", b"00 1 1 1",
+    b"", b"0", b" 0 1 1", b"x 1", b"12345 1 1 1", b"1  1", b"-",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(ROWS)), st.integers(0, 12), st.booleans())
+def test_whoever_removes_packs_reads_damaged_rows_too(
+    rows: list[bytes], listed: int, whole: bool
+) -> None:
+    names = [f"{number:016x}" for number in range(listed)]
+    text = opening(dict.fromkeys(names, 9)) + b"".join(row + b"\n" for row in rows)
+    text = text if whole or not rows else text[:-1]
+    numbers = {int(n) for n in re.findall(rb"^([0-9]{1,4}) ", b"\n".join(rows), re.MULTILINE)}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "index").write_bytes(text)
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            if max(numbers, default=-1) < listed:
+                assert packs_named(Disk(), fd, complete=True) == {names[n] for n in numbers}
+            else:
+                with pytest.raises(Mismatch, match="names a pack that it does not list"):
+                    packs_named(Disk(), fd, complete=True)
+        finally:
+            os.close(fd)
 
 
 def test_a_pack_that_is_missing_is_written_anew(store: Path, site: Path) -> None:

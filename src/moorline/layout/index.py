@@ -240,10 +240,19 @@ def packs_named(disk: Disk, build: int, *, complete: bool) -> set[str]:
     if not complete:
         return set(names)
     try:
-        numbers = {int(match.group()) for match in _FIRST_FIELD.finditer(text, at)}
-        return {names[number] for number in numbers}
+        return {names[number] for number in _first_fields(text, at, len(names))}
     except IndexError:
         raise Mismatch("the build's index names a pack that it does not list.") from None
+
+
+def _first_fields(text: bytes, at: int, listed: int) -> set[int]:
+    """The pack numbers that rows begin with, where the first `listed` ones have names. Also of rows
+    that are damaged otherwise."""
+    before = at - 1  # the end of the line before the rows
+    known = b"|".join(b"%d " % number for number in range(listed))
+    if re.compile(rb"\n(?!%b|- |\Z)" % (known or b"- ")).search(text, before) is None:
+        return {number for number in range(listed) if text.find(b"\n%d " % number, before) >= 0}
+    return {int(field) for field in _FIRST_FIELD.findall(text, at)}
 
 
 def _read(disk: Disk, build: int, most: int) -> bytes:
