@@ -239,12 +239,12 @@ class Preparation:
         self, store: Store, opened: OpenBuild, release: Release, rows: list[Release],
         progress: Progress,
     ) -> None:  # fmt: skip
+        if self.wanted.agent:
+            self._keep_agent(store)
         if self.wanted.mode == "link":
             self._keep_manifest(self._prove_tree(store, opened, progress))
         else:
             self._copy(opened, release, rows, progress)
-        if self.wanted.agent:
-            self._keep_agent(store)
 
     def _keep_manifest(self, manifest: Manifest) -> None:
         self.target.keep(b"manifests", self.wanted.digest, manifest.text)
