@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from moorline.build import MOST_SEQUENCE, Build, BuildId, build_id
 from moorline.disk import DAMAGE, STALE, AnyPath, Disk, Named
@@ -22,16 +22,16 @@ from moorline.files import (
     read_file,
     replace_file,
 )
-from moorline.layout import Reader, Times, read_manifest
+from moorline.layout import Times, read_manifest
 from moorline.layout.index import Index, read_index
-from moorline.layout.pack import PackReader
-from moorline.layout.pack_check import PackVerifier
-from moorline.layout.tree import TreeReader, TreeVerifier
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record
-from moorline.scan import Progress, no_progress
 from moorline.settings import LAYOUTS
-from moorline.verifying import Verified, Verifier
+
+if TYPE_CHECKING:
+    from moorline.layout import Reader
+    from moorline.scan import Progress
+    from moorline.verifying import Verified, Verifier
 
 STORE_FORMAT = 1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -354,23 +354,31 @@ class OpenBuild:
         size_bytes = self.build.size_bytes if manifest is None else manifest.size_bytes
         disk = self.store.disk
         if self.store.layout == "pack":
+            from moorline.layout.pack_check import PackVerifier
+
             packs = self.store.folder(b"packs")
             return PackVerifier(disk, packs, self.index, files=files, size_bytes=size_bytes)
+        from moorline.layout.tree import TreeVerifier
+
         return TreeVerifier(disk, self.folder, files=files, size_bytes=size_bytes)
 
     def verify(
-        self, manifest: Manifest, progress: Progress = no_progress,
+        self, manifest: Manifest, progress: Optional[Progress] = None,
         verifier: Optional[Verifier] = None,
     ) -> Verified:  # fmt: skip
         """Read everything the store holds of this build and list what differs."""
+        from moorline.scan import no_progress
+
         with contextlib.closing(verifier or self.verifier(manifest)) as made:
-            found = made.verify(manifest, progress)
+            found = made.verify(manifest, progress or no_progress)
         if found.problems:
             self.store.still_holds(self.build.id)
         return found
 
     def reader(self, manifest: Manifest) -> Reader:
         if self.store.layout == "pack":
+            from moorline.layout.pack import PackReader
+
             packs = self.store.folder(b"packs")
             return PackReader(
                 self.store.disk,
@@ -378,4 +386,6 @@ class OpenBuild:
                 self.folder,
                 lambda wanted: self.index(manifest).of(manifest.files, wanted),
             )
+        from moorline.layout.tree import TreeReader
+
         return TreeReader(self.store.disk, self.folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from moorline.disk import Disk
 from moorline.errors import Mismatch, Problem
@@ -28,8 +28,10 @@ from moorline.manifest import (
     decompressed,
     most_compressed,
 )
-from moorline.scan import Progress, Source
-from moorline.verifying import Verified
+
+if TYPE_CHECKING:
+    from moorline.scan import Progress, Source
+    from moorline.verifying import Verified
 
 _MOST_BASE_BYTES = 64 << 20  # of a manifest: a larger build is not taken over from
 Times = dict[bytes, int]
