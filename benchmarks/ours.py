@@ -19,7 +19,7 @@ ALL_BYTES = "every byte that goes live"
 
 def library(verb: str, **options: object) -> Command:
     """One verb of the library in a new interpreter."""
-    return own_program("benchmarks.library", verb, json.dumps(options))
+    return Command((sys.executable, ROOT / "benchmarks/library.py", verb, json.dumps(options)))
 
 
 def own_program(module: str, *argv: str) -> Command:
