@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fakes import CountingDisk
-from moorline.aside import Aside
+from moorline.aside import FLUSH_BYTES, Aside, Flushing
 from moorline.disk import AnyPath, Disk
 from moorline.layout import pack as pack_module
 from moorline.layout.index import Place
@@ -148,3 +148,47 @@ def test_ctrl_c_in_the_middle_of_starting_the_thread_is_all_that_is_heard(
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt), Aside(Disk()) as aside:
         aside.begin(lambda: None)
+
+
+# -- what was written gets to the disk meanwhile --------------------------------------------------
+
+
+class Flushed(Disk):
+    """Counts barriers, and in which thread they were; one of them may fail."""
+
+    def __init__(self, fails: int = -1, *, forks: bool = True) -> None:
+        self.forks = forks
+        self.threads: list[int] = []
+        self.fails = fails
+
+    def sync_all(self, fd: int) -> None:
+        self.threads.append(threading.get_ident())
+        if len(self.threads) - 1 == self.fails:
+            raise OSError(errno.EIO, "lost")
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_barrier_for_so_many_bytes(forks: bool) -> None:
+    disk = Flushed(forks=forks)
+    flushing = Flushing(disk, 0)
+    for _ in range(4):
+        flushing.written(FLUSH_BYTES // 2)
+    flushing.begin()
+    flushing.finish()
+    assert len(disk.threads) == 3
+    assert (threading.get_ident() in disk.threads) is not forks
+    flushing.finish()
+    assert len(disk.threads) == 3
+    flushing.close()
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_lost_write_is_told_whoever_asked_the_disk(forks: bool, fails: int) -> None:
+    """Linux tells of it once."""
+    flushing = Flushing(Flushed(fails, forks=forks), 0)
+    for _ in range(3):
+        flushing.begin()
+    with pytest.raises(OSError, match="lost"):
+        flushing.finish()
+    flushing.close()

@@ -61,6 +61,38 @@ def files(spec: dict[str, Content]) -> list[bytes | tuple[bytes, int]]:
     return [content for content in spec.values() if isinstance(content, bytes | tuple)]
 
 
+class LosesWrites(CountingDisk):
+    """The barriers with these numbers say that something written before was lost."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.barriers = 0
+
+    def sync_all(self, fd: int) -> None:
+        self.barriers += 1
+        if self.barriers - 1 in self.numbers:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync_all(fd)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_write_that_was_lost_while_files_were_made_fails_the_deploy(
+    world: World, number: int
+) -> None:
+    """The first barrier is begun beside the making, the second waits for all of it; the disk tells
+    of a lost write only to the one that asks first."""
+    world.publish("a")
+    world.publish("b", SITE_B)
+    world.deploy("a")
+    world.disk = LosesWrites(number)
+    with pytest.raises(Error, match="Input/output error"):
+        world.deploy("b")
+    world.disk = CountingDisk()
+    assert world.live.name.startswith("a.")
+    assert world.deploy("b").copied_files == 2
+
+
 def test_a_second_deploy_costs_what_changed(world: World) -> None:
     world.publish("a")
     world.publish("b", SITE_B)

@@ -1,15 +1,18 @@
-"""One more thread for what waits: the next piece is read, or the last one written, meanwhile."""
+"""One more thread for what waits: the next piece is read, the last one written, or all that was
+written gets to the disk, meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Callable, Optional, TypeVar
 
 from moorline.disk import Disk
 
 T = TypeVar("T")
+FLUSH_BYTES = 64 << 20
 
 
 class Aside:
@@ -64,3 +67,33 @@ class Aside:
             with contextlib.suppress(RuntimeError):  # Ctrl-C came in the middle of starting it
                 self._thread.join()
             self._thread = None
+
+
+class Flushing:
+    """Sends what is written to the disk while more is made and hashed: whoever waits for all of it
+    at the end has little to wait for. `at` is any open directory of the file system."""
+
+    def __init__(self, disk: Disk, at: int) -> None:
+        self._aside = Aside(disk)
+        self._work = partial(disk.sync_all, at)
+        self._begun: list[Callable[[], None]] = []
+        self._size = 0
+
+    def written(self, size: int) -> None:
+        """So many bytes more."""
+        self._size += size
+        if self._size >= FLUSH_BYTES:
+            self.begin()
+
+    def begin(self) -> None:
+        self._size = 0
+        self._begun.append(self._aside.begin(self._work))
+
+    def finish(self) -> None:
+        """Wait for what was begun. Raises what it met: a disk tells of a lost write only once."""
+        begun, self._begun = self._begun, []
+        for outcome in begun:
+            outcome()
+
+    def close(self) -> None:
+        self._aside.close()

@@ -11,10 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Callable, Optional
 
-from moorline.aside import Aside
+from moorline.aside import Flushing
 from moorline.disk import Descent, Disk
 from moorline.errors import Mismatch, Problem
 from moorline.growing import NewTree, same_file
@@ -97,6 +96,7 @@ class Placement:
         self.placed = Placed()
         self._found = _found(held, manifest)  # reads: nothing of ours is open yet
         self.tree = NewTree(disk, root, owner, private=True)
+        self._flushing = Flushing(disk, self.tree.root)
         self._uid = owner[0] if owner else os.geteuid()
         self._sources = [Descent(disk, release.folder) for release in held]
         self._hashers = hashers
@@ -108,18 +108,16 @@ class Placement:
         """Raises Mismatch, with every problem, when the share does not hold the build."""
         try:
             self._grow()
-            with Aside(self.disk) as aside:
-                # Thousands of new directories take a while to get to the disk: while files are
-                # hashed. Whoever made this placement waits for the rest, which is little.
-                flushed = aside.begin(partial(self.disk.sync_all, self.tree.root))
-                self._fetch(self._missing)
-                damaged = self._damaged()
-                flushed()
+            self._flushing.begin()  # what was made: thousands of directories take a while
+            self._fetch(self._missing)
+            damaged = self._damaged()
             for entry in damaged:
                 self.tree.remove(entry)
             self._fetch(damaged)
+            self._flushing.finish()
             self.tree.finish()
         finally:
+            self._flushing.close()
             self.tree.close()
             for source in self._sources:
                 source.close()
@@ -229,6 +227,7 @@ class Placement:
                 continue
             self.placed.copied_files += 1
             self.placed.copied_bytes += first.size
+            self._flushing.written(first.size)
             for entry in wanted[first.digest][1:]:
                 self._write_again(first, entry)
         if problems:
