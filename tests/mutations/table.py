@@ -72,8 +72,9 @@ BARRIERS = (
              by=f"{POWER}[publish-second-pack]"),
     left_out("no fsync of the staging folder", "I1", "publishing.py",
              "        self.disk.sync(reservation.folder)\n", by=f"{POWER}[publish-second-pack]"),
-    left_out("no syncfs after a tree", "I1", "layout/tree_draft.py",
-             "            self._in_order(progress)\n        self.disk.sync_all(self.staging)\n",
+    mutation("no syncfs after a tree", "I1",
+             ("layout/tree_draft.py",
+              "        self.disk.sync_all(self.staging)\n        linked", "        linked"),
              by=f"{POWER}[publish-second-tree]"),
     mutation("no fsync of builds/ after the commit", "I1",
              ("publishing.py", "        self.disk.sync(builds)\n        self.disk.sync(incoming)\n",
@@ -130,9 +131,9 @@ BARRIERS = (
              by=f"{STEPS}[deploy-copy-later-pack]"),
     mutation("an error of syncfs is overlooked", "I1",
              ("layout/tree_draft.py",
-              "            self._in_order(progress)\n        self.disk.sync_all(self.staging)\n",
-              "            self._in_order(progress)\n        with contextlib.suppress(OSError):\n"
-              "            self.disk.sync_all(self.staging)\n"),
+              "        self.disk.sync_all(self.staging)\n        linked",
+              "        with contextlib.suppress(OSError):\n"
+              "            self.disk.sync_all(self.staging)\n        linked"),
              by=f"{STEPS}[publish-second-tree]"),
 )  # fmt: skip
 
@@ -368,6 +369,19 @@ CHECKS = (
              ("compiled.py", "    if head + end != _header(digest, body):",
               "    if head[:80] + end != _header(digest, body)[:80] + end:"),
              by="tests/test_compiled.py::test_a_flipped_bit_anywhere_is_found"),
+    mutation("what a publish had begun stays when its source is refused", "I7",
+             ("publishing.py", "            reservation.abandon()\n\n    def __enter__",
+              "            reservation.close()\n\n    def __enter__"),
+             by="tests/test_beginning.py::"
+                "test_a_source_that_is_refused_after_all_leaves_nothing"),
+    mutation("a tree lets others in while it grows", "I1",
+             ("layout/tree_draft.py", 'disk.make_directory(b"tree", 0o700, staging)',
+              'disk.make_directory(b"tree", 0o755, staging)'),
+             by="tests/test_beginning.py::test_a_tree_lets_nobody_in_before_it_is_whole"),
+    left_out("a write that was lost while a copy was made is not told of", "I2", "place.py",
+             "            self._fetch(damaged)\n            self._flushing.finish()\n",
+             by="tests/test_place.py::"
+                "test_a_write_that_was_lost_while_files_were_made_fails_the_deploy"),
 )  # fmt: skip
 
 MUTATIONS = (*BARRIERS, *ORDERS, *CHECKS)
