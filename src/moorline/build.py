@@ -16,6 +16,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _PLACE = re.compile(r"releases/[A-Za-z0-9][A-Za-z0-9._-]*|/.*/tree", re.DOTALL)
 BUILD_FORMAT = 1
+LAYOUTS = ("pack", "tree")  # in which a store keeps builds: `layout`
 MOST_SEQUENCE = 10**9  # a publish each second for 30 years
 MOST_SECONDS = 10**11 - 1  # what a file's time may say (store.py)
 

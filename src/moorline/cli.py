@@ -15,11 +15,12 @@ from typing import NoReturn
 import click
 
 from moorline import __version__, output
+from moorline.build import LAYOUTS
 from moorline.config import STORE_VARIABLE, TARGET_VARIABLE
 from moorline.errors import ConfigError
 from moorline.invocation import EXIT_CODES, Invocation, Verbs, check_hook
 from moorline.output import Outcome
-from moorline.settings import LAYOUTS, MODES, checked_app
+from moorline.settings import MODES, checked_app
 
 
 @click.group(

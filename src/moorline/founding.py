@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 
+from moorline.build import LAYOUTS
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict
 from moorline.files import make_directories, sync_directory, write_file
 from moorline.record import record_text
-from moorline.settings import LAYOUTS, checked_app
+from moorline.settings import checked_app
 from moorline.store import FOLDERS, MARKER, STORE_FORMAT, Store, open_store
 
 

@@ -22,8 +22,8 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, Callable, NamedTuple
 
 from moorline.errors import Mismatch
 
@@ -70,6 +70,10 @@ class Entry(NamedTuple):
     def shown(self) -> str:
         """The path as safe text for messages, escaped as in the manifest."""
         return shown(self.path)
+
+
+entry_of: Callable[[Iterable[Any]], Entry] = partial(tuple.__new__, Entry)
+"""An Entry of all six fields, in half the time that its own ways take: there may be 100,000."""
 
 
 def escape(raw: bytes) -> bytes:
@@ -243,10 +247,10 @@ def _part(text: bytes) -> Iterator[Entry]:
     kinds, modes, sizes, digests, paths, targets = zip(*fields)
     octal = {mode: int(mode, 8) for mode in set(modes)}
     rows = zip(
-        paths, b"".join(kinds).decode(), (octal[mode] for mode in modes), map(int, sizes),
+        paths, b"".join(kinds).decode(), map(octal.__getitem__, modes), map(int, sizes),
         ("" if digest == b"-" else digest.decode() for digest in digests), targets,
     )  # fmt: skip
-    return map(Entry._make, rows)
+    return map(entry_of, rows)
 
 
 def _check(entries: tuple[Entry, ...]) -> None:

@@ -37,6 +37,7 @@ from moorline.manifest import (
     SECRETS,
     Entry,
     Manifest,
+    entry_of,
     link_leaves,
     shown,
 )
@@ -333,7 +334,7 @@ class _Hashing:
                     walk.refuse(path, problem)
                 else:
                     _refuse_special_bits(walk, path, mode)
-                    walk.entries.append(Entry(path, FILE, mode & 0o777, size, digest))
+                    walk.entries.append(entry_of((path, FILE, mode & 0o777, size, digest, b"")))
             self.progress(self._done, 0, "hashing", self._files)
 
     def _small_size(self) -> int:

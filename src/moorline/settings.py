@@ -19,7 +19,6 @@ from moorline.record import Record, record_text
 
 SETTINGS_FORMAT = 1
 MODES = ("copy", "link")
-LAYOUTS = ("pack", "tree")
 
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Optional
 
-from moorline.build import MOST_SEQUENCE, Build, BuildId, build_id
+from moorline.build import LAYOUTS, MOST_SEQUENCE, Build, BuildId, build_id
 from moorline.disk import DAMAGE, STALE, AnyPath, Disk, Named
 from moorline.errors import ConfigError, Mismatch, NotFound, Problem, UnknownFormat
 from moorline.files import (
@@ -26,7 +26,6 @@ from moorline.layout import Times, read_manifest
 from moorline.layout.index import Index, read_index
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
 from moorline.record import Record
-from moorline.settings import LAYOUTS
 
 if TYPE_CHECKING:
     from moorline.layout import Reader

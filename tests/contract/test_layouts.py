@@ -1,7 +1,7 @@
 """What every layout of a store promises: builds come back as they went in, damage is found and
 mended, nobody's source is touched, and what did not change costs nothing.
 
-A new layout joins by its name in `moorline.settings.LAYOUTS`.
+A new layout joins by its name in `moorline.build.LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from damages import becomes
 from fakes import CountingDisk
 from moorline import store as store_module
 from moorline import verifying, workflow
-from moorline.build import build_id
+from moorline.build import LAYOUTS, build_id
 from moorline.config import Config
 from moorline.disk import Disk
 from moorline.errors import Conflict, Mismatch, SourceChanged
@@ -29,7 +29,6 @@ from moorline.layout import pack_check, read_manifest
 from moorline.layout.index import Index
 from moorline.publishing import Publisher
 from moorline.scan import scan
-from moorline.settings import LAYOUTS
 from moorline.store import open_store
 from stores import content, leftovers, listed, make_store, problems, publish, times
 from trees import SITE, Content, snapshot, write_tree

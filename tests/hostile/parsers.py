@@ -130,7 +130,7 @@ def base(text: bytes) -> None:
     good = Manifest.parse(samples()["manifest"][0])
     with opened(path) as fd:
         found = read_base(CountingDisk(), fd, hashlib.sha256(text).hexdigest())
-    held = found.places({entry.digest: entry for entry in good.files})
+    held = dict(found.places({entry.digest: entry for entry in good.files}))
     times = kept_times(good, found)
     lines = text.split(b"\n")
     for entry, line in zip(good.files, file_lines(good.text), strict=True):

@@ -110,20 +110,20 @@ class Base:
     def packs(self) -> Mapping[str, int]:
         return self.index.packs
 
-    def places(self, wanted: Mapping[str, Entry]) -> dict[str, Place]:
+    def places(self, wanted: Mapping[str, Entry]) -> Iterator[tuple[str, Place]]:
         """Where contents lie by the index, of those that are `wanted`: files by their digest."""
-        rows, numbers = self.index.rows, self.numbers
-        found = {}
-        for digest, entry in wanted.items():
+        numbers, sizes = self.numbers, self.packs
+        rows = self.index.rows
+        packs, offsets, proofs = rows.packs, rows.offsets, rows.proofs
+        for digest, (_, _, _, size, _, _) in wanted.items():
             at = numbers.get(digest)
             if at is None:
                 continue
-            pack, offset = rows.packs[at], rows.offsets[at]
-            if not entry.size:  # whatever the row says: it has no need of one
-                found[digest] = Place(NO_PACK, 0, 0, rows.proofs[at])
-            elif pack and offset + entry.size <= self.packs[pack]:  # else it is nowhere
-                found[digest] = Place(pack, offset, entry.size, rows.proofs[at])
-        return found
+            pack, offset = packs[at], offsets[at]
+            if not size:  # whatever the row says: it has no need of one
+                yield digest, Place(NO_PACK, 0, 0, proofs[at])
+            elif pack and offset + size <= sizes[pack]:  # else it is nowhere
+                yield digest, Place(pack, offset, size, proofs[at])
 
 
 def base_of(folder: int, manifest: bytes, index: Index) -> Base:

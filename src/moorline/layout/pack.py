@@ -90,15 +90,17 @@ class PackDraft:
             sizes = self._base.packs
             whole = {token: size for token, size in sizes.items() if packs.size(token) >= size}
             whole[NO_PACK] = 0
-            found = self._base.places(self.wanted)
+            found: dict[str, Place] = {}
+            stale, oldest = [], self.now - REVERIFY_S
+            for digest, place in self._base.places(self.wanted):
+                pack, offset, length, proved = place
+                if offset + length > whole.get(pack, -1) or digest in self._distrust:
+                    self.repaired += 1
+                    continue
+                found[digest] = place
+                if not oldest < proved <= self.now:
+                    stale.append(digest)
             self._base.numbers = {}  # not needed any more, and 16 MB for 100,000 files
-            bad = {d for d, p in found.items() if p.offset + p.length > whole.get(p.pack, -1)}
-            bad |= self._distrust & found.keys()
-            self.repaired += len(bad)
-            for digest in bad:
-                del found[digest]
-            oldest = self.now - REVERIFY_S
-            stale = [d for d, place in found.items() if not oldest < place.proved <= self.now]
             return self._prove(packs, found, stale, progress)
 
     def _prove(
