@@ -11,8 +11,9 @@ from moorline.build import build_id
 from moorline.disk import Disk
 from moorline.errors import Problem
 from moorline.founding import init_store
+from moorline.manifest import DIRECTORY, Entry
 from moorline.publishing import Published, Publisher
-from moorline.scan import Rules, scan
+from moorline.scan import Rules, Source, scan
 from moorline.store import open_store
 
 
@@ -26,6 +27,11 @@ def publish(store: Path, source: Path, id: str, disk: Disk | None = None) -> Pub
     scanned = scan(CountingDisk(), source, Rules())
     with open_store(disk or CountingDisk(), store) as opened:
         return Publisher(opened).publish(scanned, build_id(id))
+
+
+def directories(source: Source) -> list[Entry]:
+    """What a publish may begin with."""
+    return [entry for entry in source.manifest.entries if entry.kind == DIRECTORY]
 
 
 def listed(store: Path) -> list[str]:

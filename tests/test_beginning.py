@@ -16,11 +16,10 @@ from moorline.build import build_id
 from moorline.config import Config
 from moorline.disk import AnyPath, Disk
 from moorline.errors import Conflict, SourceChanged, SourceRefused
-from moorline.manifest import DIRECTORY, Entry
 from moorline.publishing import Publisher
-from moorline.scan import Outline, Rules, Source, scan
+from moorline.scan import Outline, Rules, scan
 from moorline.store import open_store
-from stores import content, leftovers, listed, make_store, problems, publish
+from stores import content, directories, leftovers, listed, make_store, problems, publish
 from trees import Content, write_tree
 
 SITE: dict[str, Content] = {"a": b"1", "d/b": b"2", "d/e/c": b"3", "z/y": b"4"}
@@ -34,10 +33,6 @@ def store(tmp_path: Path, layout: str) -> Path:
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "site", SITE)
-
-
-def directories(source: Source) -> list[Entry]:
-    return [entry for entry in source.manifest.entries if entry.kind == DIRECTORY]
 
 
 def nothing() -> None:

@@ -23,11 +23,20 @@ from moorline.build import Build, build_id
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, UnknownFormat
 from moorline.layout.index import Index
-from moorline.manifest import DIRECTORY, Entry
 from moorline.publishing import Published, Publisher
 from moorline.scan import Source, scan
 from moorline.store import open_store
-from stores import content, leftovers, listed, make_store, newest, packs, problems, times
+from stores import (
+    content,
+    directories,
+    leftovers,
+    listed,
+    make_store,
+    newest,
+    packs,
+    problems,
+    times,
+)
 from trees import Content, write_tree
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
@@ -35,10 +44,6 @@ pytestmark = pytest.mark.usefixtures("no_descriptor_is_lost")
 OLD: dict[str, Content] = {"a": b"a" * 300, "d/b": b"old", "gone": b"x"}
 NEW: dict[str, Content] = {"a": b"a" * 300, "d/b": b"new!", "l": "a", "e": b""}
 OTHER: dict[str, Content] = {"a": b"a" * 300, "d/b": b"other"}
-
-
-def directories(source: Source) -> list[Entry]:
-    return [entry for entry in source.manifest.entries if entry.kind == DIRECTORY]
 
 
 class Scene:

@@ -19,7 +19,7 @@ from moorline.errors import Mismatch, Problem
 from moorline.files import move_over, write_file, written
 from moorline.layout import Base, Beat, Draft, Times, Written, missing
 from moorline.layout.index import INDEX_DAMAGED, NO_PACK, Index, Place, Rows
-from moorline.layout.pack_check import GAP_BYTES, READ_BYTES
+from moorline.layout.pack_check import GAP_BYTES, READ_BYTES, open_pack
 from moorline.manifest import Entry
 from moorline.packing import PackUse, to_fold
 from moorline.scan import Progress, Source, no_progress, source_content
@@ -219,13 +219,7 @@ class Packs:
 
     def _opened(self, token: str) -> tuple[int, int]:
         if token not in self._open:
-            try:
-                fd, status = self.disk.open_file(token, self.directory)
-                self._open[token] = (fd, status.st_size)
-            except OSError as error:
-                if error.errno not in DAMAGE:
-                    raise
-                self._open[token] = (-1, -1)
+            self._open[token] = open_pack(self.disk, self.directory, token)
         return self._open[token]
 
     def contents(

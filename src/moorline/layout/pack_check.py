@@ -91,6 +91,17 @@ def _problems(token: str, spans: list[Span], gone: bool, bad: list[int]) -> dict
     return {spans[number][2]: problem for number in bad}
 
 
+def open_pack(disk: Disk, directory: int, token: str) -> tuple[int, int]:
+    """A descriptor of a pack, and its size; -1 when it is missing or no file."""
+    try:
+        fd, status = disk.open_file(token, directory)
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
+        return -1, -1
+    return fd, status.st_size
+
+
 def runs(files: Sequence[Entry], rows: Rows, numbers: Iterable[int]) -> Iterator[Run]:
     """The contents of the files with these numbers, as workers get them."""
     packs: dict[str, list[int]] = {}
@@ -157,16 +168,9 @@ class _Packs:
             return self._memory.pop() if self._memory else memoryview(bytearray(READ_BYTES))
 
     def _opened(self, token: str) -> tuple[int, int]:
-        """A descriptor and the size of this pack; -1 when it is missing or no file."""
         with self._lock:
             if token not in self._open:
-                try:
-                    fd, status = self.disk.open_file(token, self.directory)
-                    self._open[token] = (fd, status.st_size)
-                except OSError as error:
-                    if error.errno not in DAMAGE:
-                        raise
-                    self._open[token] = (-1, -1)
+                self._open[token] = open_pack(self.disk, self.directory, token)
             return self._open[token]
 
 
