@@ -37,9 +37,9 @@ if __name__ == "__main__":
             "Run it as: python3.11 %s\\n" % (sys.version_info[0], sys.version_info[1], sys.argv[0])
         )
         sys.exit(2)
-    from moorline.cli import main
+    from moorline.command import main
 
-    sys.exit(main())
+    main()
 """
 
 

@@ -118,7 +118,7 @@ def codebuild(tmp_path: Path, buildspec: Any) -> Iterator[Any]:
     (root / "moorline.toml").write_bytes((PIPELINE / "moorline.toml").read_bytes())
     init(str(tmp_path / "store"), app="shop", folder=str(tmp_path))
     tool = tmp_path / "moorline.pyz"
-    source = f"import sys; sys.path[:0] = {sys.path!r}\nfrom moorline.cli import main\nmain()\n"
+    source = f"import sys; sys.path[:0] = {sys.path!r}\nfrom moorline.command import main\nmain()\n"
     tool.write_text(source)
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -243,7 +243,7 @@ def test_what_the_readme_shows_is_what_happens(here: Path) -> None:
     (here / "bin").mkdir()
     tool = here / "bin/moorline"
     tool.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "from moorline.cli import main; main()" "$@"\n'
+        f'#!/bin/sh\nexec {sys.executable} -c "from moorline.command import main; main()" "$@"\n'
     )
     tool.chmod(0o755)
     script = "exec 2>&1\n"

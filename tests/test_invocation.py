@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = (sys.executable, "-W", "error", "-c", "from moorline.cli import main; main()")
+COMMAND = (sys.executable, "-W", "error", "-c", "from moorline.command import main; main()")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 WAITING = """
 import signal, sys
-from moorline import cli, results, workflow
+from moorline import command, results, workflow
 def verb(*arguments, **options):
     try:
         print("ready", file=sys.stderr, flush=True)
@@ -38,7 +38,7 @@ def verb(*arguments, **options):
     finally:
         print("cleaned", file=sys.stderr, flush=True)
 workflow.publish = verb
-cli.main()
+command.main()
 """
 
 
@@ -60,11 +60,11 @@ def test_an_interrupted_run_cleans_up_and_says_what_remains(number: signal.Signa
 
 
 MANY = """
-from moorline import cli, results, workflow
+from moorline import command, results, workflow
 from moorline.build import Build
 build = Build("shop-41", "0" * 64, 1, 1, "0" * 16, 1790000000, 1, 1)
 workflow.builds = lambda config: [results.BuildLine(build, True, (), ())] * 20000
-cli.main()
+command.main()
 """
 
 
@@ -102,14 +102,14 @@ def test_closed_streams_are_no_error(closed: int) -> None:
 
 WORKING = """
 import sys
-from moorline import cli, meter, results, screen, workflow
+from moorline import command, meter, results, screen, workflow
 meter.LINE_EVERY_S = screen.BAR_AFTER_S = 0
 result = results.PublishResult("shop-41", "0" * 64, 1, 10, 1, 10, 0, 0.1, None, 0, False, 0, ())
 def verb(source, *, config, id, bundle, progress, dry_run):
     progress(5000000, 10000000, "hashing")
     return result
 workflow.publish = verb
-cli.main()
+command.main()
 """
 
 

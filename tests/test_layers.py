@@ -22,6 +22,7 @@ RANKS = {
     "errors": 1,
     "garbage": 1,
     "interrupts": 1,
+    "leaving": 1,
     "record": 2,
     "build": 3,
     "manifest": 3,
@@ -86,6 +87,7 @@ RANKS = {
     "demo_table": 14,
     "invocation": 16,
     "cli": 17,
+    "command": 18,
 }
 
 PURE = ("record", "build", "manifest", "lines", "settings", "packing")
@@ -103,6 +105,7 @@ DEFERRED = {
     ("cli", "moorline.demo.run_demo"),
     ("cli", "moorline.screen"),
     ("cli", "moorline.workflow"),
+    ("command", "moorline.cli.main"),
     ("config", "pathspec.GitIgnoreSpec"),
     ("hashing", "selectors"),
     ("hashing", "socket"),
@@ -113,6 +116,7 @@ DEFERRED = {
     ("startup", "moorline.agent.main"),
     ("startup", "moorline.disk.Disk"),
     ("startup", "moorline.keeping.keep"),
+    ("startup", "moorline.leaving.leave"),
     ("store", "moorline.layout.pack.PackReader"),
     ("store", "moorline.layout.pack_check.PackVerifier"),
     ("store", "moorline.layout.tree.TreeReader"),

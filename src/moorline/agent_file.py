@@ -41,6 +41,7 @@ AGENT_MODULES = (
     "layout/pack.py",
     "layout/pack_check.py",
     "layout/tree.py",
+    "leaving.py",
     "ledger/__init__.py",
     "ledger/directory.py",
     "lines.py",
@@ -98,7 +99,7 @@ if __name__ == "__main__":
     os.umask(0o022)
     from moorline.startup import run
 
-    sys.exit(run())
+    run()
 """
 
 

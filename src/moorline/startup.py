@@ -9,8 +9,9 @@ import sys
 from moorline.compiled import Compiled, read_whole
 
 
-def run() -> int:
-    """The agent's exit code. A run that succeeded keeps what had to be compiled for it."""
+def run() -> None:
+    """Run the agent and end the process; never returns. A run that succeeded keeps what had to be
+    compiled for it."""
     fd = os.open(sys.argv[0], os.O_RDONLY | os.O_CLOEXEC)
     try:
         compiled = Compiled(read_whole(fd))
@@ -18,6 +19,7 @@ def run() -> int:
         os.close(fd)
     sys.meta_path.insert(0, compiled)
     from moorline.agent import main  # only now: this, and all that it imports, comes from there
+    from moorline.leaving import leave
 
     code = main()
     # -I makes Python itself pass over that variable.
@@ -29,4 +31,4 @@ def run() -> int:
             from moorline.keeping import keep
 
             keep(Disk(), compiled.name, compiled.new)
-    return code
+    leave(code)

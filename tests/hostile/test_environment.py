@@ -31,7 +31,7 @@ NAMES = (
     "MOORLINE_STORE", "MOORLINE_TARGET", "MOORLINE_APP", "MOORLINE_CONFIG", "MOORLINE_ID",
     "CODEBUILD_BUILD_NUMBER", "CODEBUILD_RESOLVED_SOURCE_VERSION", "CODEBUILD_BUILD_ID",
 )  # fmt: skip
-COMMAND = [sys.executable, "-I", "-c", "from moorline.cli import main; main()"]
+COMMAND = [sys.executable, "-I", "-c", "from moorline.command import main; main()"]
 
 
 @pytest.fixture

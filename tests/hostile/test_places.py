@@ -131,7 +131,8 @@ def test_a_configuration_from_a_pipe_is_read(here: Path) -> None:
     """As bash makes one for `--config <(...)`: what is written late is waited for."""
     world = World(here)
     receive, send = os.pipe()
-    command = [sys.executable, "-c", "from moorline.cli import main; main()", "status", "--store",
+    start = "from moorline.command import main; main()"
+    command = [sys.executable, "-c", start, "status", "--store",
                str(world.store), "--config", f"/dev/fd/{receive}"]  # fmt: skip
     child = subprocess.Popen(command, pass_fds=[receive], stderr=subprocess.PIPE, text=True)
     os.close(receive)
