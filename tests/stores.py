@@ -13,7 +13,8 @@ from moorline.errors import Problem
 from moorline.founding import init_store
 from moorline.manifest import DIRECTORY, Entry
 from moorline.publishing import Published, Publisher
-from moorline.scan import Rules, Source, scan
+from moorline.scan import Rules, scan
+from moorline.source import Source
 from moorline.store import open_store
 
 

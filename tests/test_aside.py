@@ -15,6 +15,7 @@ from fakes import CountingDisk
 from moorline.aside import FLUSH_BYTES, Aside, Flushing
 from moorline.disk import AnyPath, Disk
 from moorline.layout import pack as pack_module
+from moorline.layout import pack_draft
 from moorline.layout.index import Place
 from stores import content, leftovers, make_store, problems, publish
 from trees import write_tree
@@ -93,7 +94,7 @@ class Threads(Disk):
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_module, "READ_BYTES", 1000)
-    monkeypatch.setattr(pack_module, "WRITE_BYTES", 1000)
+    monkeypatch.setattr(pack_draft, "WRITE_BYTES", 1000)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from moorline import guard
 from moorline.disk import Disk
 from moorline.errors import Error, Mismatch, Problem, ShareDead
 from moorline.guard import guarded
-from moorline.scan import Progress, no_progress
+from moorline.progress import Progress, no_progress
 
 SHARE = "/mnt/share"
 

@@ -23,7 +23,8 @@ from moorline.disk import Disk
 from moorline.errors import Mismatch
 from moorline.layout import pack as pack_module
 from moorline.layout.index import HEADER, Index, Place, Row, Rows, closing, opening, packs_named
-from moorline.layout.pack import REVERIFY_S, Packs
+from moorline.layout.pack import Packs
+from moorline.layout.pack_draft import REVERIFY_S
 from moorline.manifest import Entry, Manifest
 from moorline.packing import MOST_PACKS, RATIO
 from moorline.store import open_store

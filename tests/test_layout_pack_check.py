@@ -29,7 +29,7 @@ from moorline.layout.pack_check import (
     runs,
 )
 from moorline.manifest import Entry, Manifest
-from moorline.scan import no_progress
+from moorline.progress import no_progress
 from moorline.store import open_store
 from moorline.verifying import Verified
 from stores import make_store, packs, publish

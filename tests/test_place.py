@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from fakes import CountingDisk, FewLinksDisk
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Error, Mismatch
-from moorline.layout import Draft, Times
+from moorline.layout import Times
+from moorline.layout.draft import Draft
 from moorline.manifest import Entry, Manifest
 from moorline.place import Held, Placed, Placement, hash_workers
-from moorline.scan import Progress, no_progress, scan
+from moorline.progress import Progress, no_progress
+from moorline.scan import scan
 from moorline.verifying import Verified, verify
 from trees import SITE, Content, file_entry, write_tree
 from world import NOBODY, B, World, as_user, flip

@@ -24,7 +24,8 @@ from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Conflict, Error, UnknownFormat
 from moorline.layout.index import Index
 from moorline.publishing import Published, Publisher
-from moorline.scan import Source, scan
+from moorline.scan import scan
+from moorline.source import Source
 from moorline.store import open_store
 from stores import (
     content,

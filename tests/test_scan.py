@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from damages import CHANGES, SMALL
 from fakes import ActingDisk, CountingDisk, FailingDisk, UnreadableDisk
 from moorline import hashing
-from moorline import scan as scan_module
+from moorline import source as source_module
 from moorline import verifying as verifying_module
 from moorline.disk import AnyPath, Disk, Named
 from moorline.errors import NotFound, Problem, SourceChanged, SourceRefused
 from moorline.hashing import PIECE_FILES, SMALL_FILES, Job, Workers
 from moorline.manifest import Entry, Manifest
-from moorline.scan import Rules, Source, linked_target, scan
+from moorline.scan import Rules, linked_target, scan
+from moorline.source import Source
 from moorline.verifying import verify
 from trees import (
     SITE,
@@ -460,7 +461,7 @@ WAYS: dict[str, Callable[[Job], Workers]] = {
 
 
 def use(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    for module in (scan_module, verifying_module):
+    for module in (source_module, verifying_module):
         monkeypatch.setattr(
             module,
             "workers",

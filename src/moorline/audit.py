@@ -12,9 +12,9 @@ from moorline.disk import Disk
 from moorline.errors import ConfigError, Mismatch, NotFound, Problem
 from moorline.garbage import uncollected
 from moorline.layout.index import INDEX_DAMAGED
+from moorline.progress import Progress
 from moorline.proof import prove
 from moorline.results import VerifyResult, hint, verified
-from moorline.scan import Progress
 from moorline.store import OpenBuild, Store
 from moorline.target import open_target
 

@@ -9,7 +9,7 @@ from moorline.disk import Disk
 from moorline.files import remove_tree
 from moorline.manifest import Manifest
 from moorline.place import Placement
-from moorline.scan import Progress
+from moorline.progress import Progress
 from moorline.store import OpenBuild
 
 

@@ -30,7 +30,7 @@ from moorline.errors import (
 from moorline.history import Deploying
 from moorline.hooks import Moment, run_hook
 from moorline.preparing import Outcome, Preparation
-from moorline.scan import Progress, no_progress
+from moorline.progress import Progress, no_progress
 from moorline.settings import Hook, Settings
 from moorline.target import Target
 from moorline.wanted import Wanted, kept_settings

@@ -18,7 +18,7 @@ from typing import Any, Callable, TypeVar
 from moorline.disk import Disk, end_with_parent
 from moorline.errors import Error, ShareDead
 from moorline.interrupts import Held
-from moorline.scan import Progress
+from moorline.progress import Progress
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from moorline.build import BuildId, Release
 from moorline.place import Held
-from moorline.scan import Progress
+from moorline.progress import Progress
 from moorline.target import Target
 from moorline.verifying import verify
 

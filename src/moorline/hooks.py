@@ -24,7 +24,7 @@ from moorline.errors import ConfigError, HookFailed, Mismatch
 from moorline.files import read_file, write_file
 from moorline.guard import guarded
 from moorline.manifest import FILE, Entry, Manifest, shown
-from moorline.scan import no_progress
+from moorline.progress import no_progress
 from moorline.settings import Hook
 
 TAIL_BYTES = 4096

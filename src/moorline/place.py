@@ -21,7 +21,7 @@ from moorline.hashing import PIECE_BYTES, PIECE_FILES, Workers, hash_buffer, has
 from moorline.layout import Reader, Times
 from moorline.lines import file_lines, same_files
 from moorline.manifest import FILE, Entry, Manifest, unescape
-from moorline.scan import Progress
+from moorline.progress import Progress
 
 READ_BYTES = 4 << 20
 

@@ -25,7 +25,7 @@ from moorline.ledger.directory import DirectoryLedger
 from moorline.linked import make_linked, owner_of, refuse_foreign_links
 from moorline.manifest import Manifest
 from moorline.place import Placed, Placement, hash_workers
-from moorline.scan import Progress, no_progress
+from moorline.progress import Progress, no_progress
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target

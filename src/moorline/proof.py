@@ -9,7 +9,7 @@ from moorline.disk import DAMAGE, Disk
 from moorline.errors import Mismatch, NotFound, Problem
 from moorline.guard import guarded
 from moorline.manifest import Manifest
-from moorline.scan import Progress, no_progress
+from moorline.progress import Progress, no_progress
 from moorline.settings import Settings
 from moorline.target import Target
 from moorline.verifying import Verified, verify

@@ -19,12 +19,13 @@ from moorline.disk import Disk
 from moorline.errors import Mismatch, NotFound
 from moorline.files import write_file
 from moorline.garbage import uncollected
-from moorline.layout import Written, all_times, kept_times
+from moorline.layout.draft import Written, all_times, kept_times
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import STORED, Entry, Manifest, compressed
+from moorline.progress import Progress, no_progress
 from moorline.repairing import Published, Repair
 from moorline.reserving import Reservation, draft_of, planned_build
-from moorline.scan import Progress, Source, no_progress
+from moorline.source import Source
 from moorline.store import Store
 from moorline.succession import Newest, newest
 

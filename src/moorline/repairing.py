@@ -10,13 +10,15 @@ from moorline.build import Build, BuildId
 from moorline.disk import Disk
 from moorline.errors import Conflict, Error, Mismatch
 from moorline.files import move_over, replace_file
-from moorline.layout import Base, Times, Written, base_of, read_manifest
+from moorline.layout import Times, read_manifest
+from moorline.layout.draft import Base, Written, base_of
 from moorline.layout.index import packs_named, read_index
 from moorline.layout.tree_draft import tree_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import STORED, Manifest, compressed
+from moorline.progress import Progress, no_progress
 from moorline.reserving import Reservation, draft_of, planned_build
-from moorline.scan import Progress, Source, no_progress
+from moorline.source import Source
 from moorline.store import OpenBuild, Store
 from moorline.succession import newest
 from moorline.verifying import Verified
@@ -170,7 +172,7 @@ class Repair:
         bad = {problem.path for problem in verified.problems}
         distrust = frozenset(e.digest for e in source.manifest.files if e.shown in bad)
         draft = draft_of(reservation, source, base, times, opened.build.created, distrust)
-        return opened.reader(source.manifest).repair(draft, verified, times)
+        return draft.repair(opened.folder, verified, times)
 
     def _leave(self, reservation: Reservation, opened: OpenBuild) -> None:
         """Remove the folder of a repair; its pack only when the repair did not come to use it."""

@@ -14,12 +14,13 @@ from dataclasses import replace
 from moorline.build import MOST_SECONDS, MOST_SEQUENCE, Build, BuildId
 from moorline.errors import Error, Mismatch
 from moorline.files import remove_tree, write_file, written
-from moorline.layout import Base, Beat, Draft, Times
+from moorline.layout import Times
+from moorline.layout.draft import Base, Beat, Draft
 from moorline.layout.index import Index, closing, opening
-from moorline.layout.pack import PackDraft
+from moorline.layout.pack_draft import PackDraft
 from moorline.layout.tree_draft import Frame, TreeDraft
 from moorline.manifest import Entry
-from moorline.scan import Source
+from moorline.source import Source
 from moorline.store import Store
 from moorline.succession import Newest, newest
 

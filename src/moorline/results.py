@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from moorline.build import Build, BuildId, Pin, TargetRecord
     from moorline.errors import Problem
-    from moorline.layout import Written
+    from moorline.layout.draft import Written
     from moorline.manifest import Manifest
-    from moorline.scan import Source
+    from moorline.source import Source
     from moorline.verifying import Verified
     from moorline.wanted import Wanted
 

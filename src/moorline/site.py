@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moorline.manifest import Entry, Manifest
-from moorline.scan import Source
+from moorline.source import Source
 
 PAGES = 900
 PAGES_PER_PICTURE = 4

@@ -25,11 +25,11 @@ from moorline.files import (
 from moorline.layout import Times, read_manifest
 from moorline.layout.index import Index, read_index
 from moorline.manifest import MAX_MANIFEST_BYTES, Manifest
+from moorline.progress import Progress, no_progress
 from moorline.record import Record
 
 if TYPE_CHECKING:
     from moorline.layout import Reader
-    from moorline.scan import Progress
     from moorline.verifying import Verified, Verifier
 
 STORE_FORMAT = 1
@@ -362,14 +362,12 @@ class OpenBuild:
         return TreeVerifier(disk, self.folder, files=files, size_bytes=size_bytes)
 
     def verify(
-        self, manifest: Manifest, progress: Optional[Progress] = None,
+        self, manifest: Manifest, progress: Progress = no_progress,
         verifier: Optional[Verifier] = None,
     ) -> Verified:  # fmt: skip
         """Read everything the store holds of this build and list what differs."""
-        from moorline.scan import no_progress
-
         with contextlib.closing(verifier or self.verifier(manifest)) as made:
-            found = made.verify(manifest, progress or no_progress)
+            found = made.verify(manifest, progress)
         if found.problems:
             self.store.still_holds(self.build.id)
         return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from moorline.build import Build, BuildId
 from moorline.disk import DAMAGE, STALE
 from moorline.errors import Mismatch
-from moorline.layout import Base, read_base
+from moorline.layout.draft import Base, read_base
 from moorline.store import Store
 
 

@@ -28,7 +28,7 @@ from moorline.hashing import (
     workers,
 )
 from moorline.manifest import DIRECTORY, FILE, LINK, Entry, Manifest, shown
-from moorline.scan import Progress, no_progress
+from moorline.progress import Progress, no_progress
 
 Row = tuple[bytes, str, int, int, str, bytes]
 """An Entry as workers get it: a plain tuple."""

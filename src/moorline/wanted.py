@@ -19,7 +19,7 @@ from moorline.files import read_file
 from moorline.guard import guarded
 from moorline.history import find_release, previous_of
 from moorline.ledger.directory import DirectoryLedger
-from moorline.scan import Progress, no_progress
+from moorline.progress import Progress, no_progress
 from moorline.settings import HostPolicy, Settings, parse_host_policy, parse_settings
 from moorline.store import open_store
 from moorline.target import Target

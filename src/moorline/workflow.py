@@ -23,10 +23,11 @@ from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, translated
 from moorline.files import write_file
 from moorline.history import previous_of
-from moorline.layout import Written
+from moorline.layout.draft import Written
 from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import MAX_MANIFEST_BYTES, Difference, difference
+from moorline.progress import Progress, no_progress
 from moorline.results import (
     BuildLine,
     DeployResult,
@@ -39,7 +40,7 @@ from moorline.results import (
     published,
     would_go_live,
 )  # fmt: skip
-from moorline.scan import Outline, Progress, Rules, no_progress, scan
+from moorline.scan import Outline, Rules, scan
 from moorline.settings import Hook
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target, open_target

@@ -27,7 +27,7 @@ from moorline.bundle import Bundle, read_bundle, zip_bytes
 from moorline.config import parse_config
 from moorline.errors import ConfigError, Mismatch, NotFound
 from moorline.history import Deploying
-from moorline.layout import kept_times, read_base
+from moorline.layout.draft import kept_times, read_base
 from moorline.layout.index import HEADER, NO_PACK, Index, packs_named
 from moorline.ledger.directory import DirectoryLedger
 from moorline.lines import file_lines

@@ -46,11 +46,11 @@ def left_out(name: str, invariant: str, file: str, old: str, by: str) -> Mutatio
 
 
 BARRIERS = (
-    left_out("no fsync of the pack", "I1", "layout/pack.py",
+    left_out("no fsync of the pack", "I1", "layout/pack_draft.py",
              "            writer.finish()\n            self.disk.sync(fd)\n",
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of packs/", "I1",
-             ("layout/pack.py", "        self.disk.sync(self.packs)\n", ""),
+             ("layout/pack_draft.py", "        self.disk.sync(self.packs)\n", ""),
              by=f"{POWER}[publish-second-pack]"),
     mutation("no fsync of the manifest", "I1",
              ("publishing.py",
@@ -331,7 +331,7 @@ CHECKS = (
               "    if not digest:\n"),
              by="tests/contract/test_layouts.py::test_other_content_under_the_same_id_is_refused"),
     mutation("a source may change while it is read", "I5",
-             ("scan.py", "        if state.hexdigest() != entry.digest:\n",
+             ("source.py", "        if state.hexdigest() != entry.digest:\n",
               "        if not entry.digest:\n"),
              by="tests/contract/test_layouts.py::"
                 "test_a_source_that_changed_after_the_scan_is_not_published"),

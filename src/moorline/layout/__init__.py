@@ -1,66 +1,24 @@
-"""How a store keeps content: one protocol, two layouts, one contract test.
+"""How a store keeps content: two layouts, one contract test.
 
 `pack` writes what is new into one large file for each publish; `tree` keeps plain folders, with
-unchanged files as hard links. A `Draft` is a build being written into incoming/, a `Reader` is a
-build that was published. Neither is trusted: whoever reads content compares it with the manifest,
-as a `Verifier` does with all of it.
+unchanged files as hard links. A `Reader` is a build that was published, a `Draft` (see `draft`) one
+being written. Neither is trusted: whoever reads content compares it with the manifest, as a
+`Verifier` does with all of it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Optional, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from moorline.disk import Disk
 from moorline.errors import Mismatch, Problem
 from moorline.files import read_file
-from moorline.layout.index import NO_INDEX, NO_PACK, Index, Place, read_index
-from moorline.lines import file_lines, same_files
-from moorline.manifest import (
-    HEADER,
-    MAX_ENTRIES,
-    MAX_MANIFEST_BYTES,
-    STORED,
-    Entry,
-    Manifest,
-    decompressed,
-    most_compressed,
-)
+from moorline.manifest import MAX_MANIFEST_BYTES, STORED, Entry, decompressed, most_compressed
 
-if TYPE_CHECKING:
-    from moorline.scan import Progress, Source
-    from moorline.verifying import Verified
-
-_MOST_BASE_BYTES = 64 << 20  # of a manifest: a larger build is not taken over from
 Times = dict[bytes, int]
 """The modification time of each file by path, in whole seconds by the store's clock: when the path
 got its present content."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a publish wrote, and what it took over from earlier builds."""
-
-    new_files: int
-    new_bytes: int
-    linked_files: int
-    repaired: int = 0
-
-
-class Draft(Protocol):
-    """A build being written into the open folder `staging`; `write` first, then `finish`."""
-
-    staging: int
-    source: Source
-    times: Times
-
-    def write(self, progress: Progress) -> Written: ...
-
-    def finish(self, times: Times) -> Index:
-        """Give the files their final times; what the index says of them."""
-        ...
 
 
 class Reader(Protocol):
@@ -71,10 +29,6 @@ class Reader(Protocol):
 
         Reading one that the build does not hold raises Mismatch, and the others can go on.
         """
-        ...
-
-    def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
-        """Write what `verified` found damaged anew, through `draft`; returns the repairs."""
         ...
 
 
@@ -88,89 +42,7 @@ def missing(entry: Entry, problem: str) -> Iterator[bytes]:
     yield b""
 
 
-Beat = Callable[[], None]
-"""Called now and then during long work, so that others see that the publish is alive."""
-
-
-@dataclass
-class Base:
-    """A build which another takes over from: its open folder, the text of its manifest, its index,
-    and for each content a number of a file that has it.
-
-    Nothing of it is trusted: a line of the manifest counts only where the new build has the very
-    same, and a content only as far as it was proved. So lines are not parsed any further.
-    """
-
-    folder: int
-    manifest: bytes = b""
-    index: Index = NO_INDEX
-    numbers: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def packs(self) -> Mapping[str, int]:
-        return self.index.packs
-
-    def places(self, wanted: Mapping[str, Entry]) -> Iterator[tuple[str, Place]]:
-        """Where contents lie by the index, of those that are `wanted`: files by their digest."""
-        numbers, sizes = self.numbers, self.packs
-        rows = self.index.rows
-        packs, offsets, proofs = rows.packs, rows.offsets, rows.proofs
-        for digest, (_, _, _, size, _, _) in wanted.items():
-            at = numbers.get(digest)
-            if at is None:
-                continue
-            pack, offset = packs[at], offsets[at]
-            if not size:  # whatever the row says: it has no need of one
-                yield digest, Place(NO_PACK, 0, 0, proofs[at])
-            elif pack and offset + size <= sizes[pack]:  # else it is nowhere
-                yield digest, Place(pack, offset, size, proofs[at])
-
-
-def base_of(folder: int, manifest: bytes, index: Index) -> Base:
-    """What these two files of the build in `folder` say. Raises Mismatch when it is not sound."""
-    digests = (line.split(b" ", 4)[3].decode("ascii") for line in file_lines(manifest))
-    try:
-        numbers = {digest: number for number, digest in enumerate(digests)}
-    except (IndexError, ValueError):
-        raise Mismatch("the newest build's manifest is none.") from None
-    return Base(folder, manifest, index, numbers)
-
-
 def read_manifest(disk: Disk, folder: int, most: int = MAX_MANIFEST_BYTES) -> bytes:
     """The text of the manifest in the open `folder` of a build: whatever it says, but no longer
     than `most` bytes. Raises Mismatch when it is not stored as `compressed` does it."""
     return decompressed(read_file(disk, STORED, folder, most=most_compressed(most)), most)
-
-
-def read_base(disk: Disk, folder: int, digest: str) -> Base:
-    """The build in the open `folder`. Raises Mismatch when its manifest has another digest, or its
-    index does not fit."""
-    manifest = read_manifest(disk, folder, _MOST_BASE_BYTES)
-    sound = manifest.startswith(HEADER) and manifest.count(b"\n") <= MAX_ENTRIES + 1
-    if not sound or hashlib.sha256(manifest).hexdigest() != digest:
-        raise Mismatch("the newest build's manifest is damaged.")
-    files = manifest.count(b"\nf ")
-    return base_of(folder, manifest, read_index(disk, folder, files))
-
-
-def kept_times(manifest: Manifest, base: Optional[Base]) -> Times:
-    """The times of the files that the base build holds under the same path, with the same content
-    and mode: of those whose lines in both manifests are the same.
-
-    Only these keep their time and may be linked. A content that moved to another path does not take
-    its time along: that path may have had other content of the same size and time in an earlier
-    build, and a browser that saw it would be told "304 Not Modified". Changed content never keeps
-    its time, for the same reason: nginx tells versions apart by time and size.
-    """
-    if base is None:
-        return {}
-    times = base.index.rows.times
-    pairs = zip(manifest.files, same_files(manifest, base.manifest))
-    kept = {entry.path: times[number] for entry, number in pairs if number >= 0}
-    base.manifest = b""  # not needed any more, and 12 MB for 100,000 files
-    return kept
-
-
-def all_times(manifest: Manifest, kept: Times, created: int) -> Times:
-    """The time of each file: the one that it keeps, else the build's `created`."""
-    return {entry.path: kept.get(entry.path, created) for entry in manifest.files}

@@ -17,7 +17,7 @@ from moorline.errors import Mismatch, Problem
 from moorline.hashing import workers
 from moorline.layout.index import INDEX_DAMAGED, NO_PACK, Index, Rows
 from moorline.manifest import Entry, Manifest
-from moorline.scan import Progress
+from moorline.progress import Progress
 from moorline.verifying import Verified
 
 READ_BYTES = 4 << 20

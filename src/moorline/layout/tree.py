@@ -1,12 +1,11 @@
 """Layout tree: builds/<id>/tree is the build exactly as CI made it, ready to be served.
 
-Reading it, verifying it and putting single entries of it right; `tree_draft` writes it.
+Reading and verifying it; `tree_draft` writes it, `tree_repair` puts single entries right.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from typing import Optional, Union
@@ -14,11 +13,10 @@ from typing import Optional, Union
 from moorline.crew import FEW_FILES, Crew, depth, read_latency
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.errors import Mismatch, Problem
-from moorline.growing import NewTree
 from moorline.hashing import WAITS_S, most_waiting
-from moorline.layout import Draft, Times, missing
-from moorline.manifest import DIRECTORY, LINK, Entry, Manifest, unescape
-from moorline.scan import Progress, source_content
+from moorline.layout import missing
+from moorline.manifest import Entry, Manifest
+from moorline.progress import Progress
 from moorline.verifying import DirectoryVerifier, Verified
 
 READ_BYTES = 4 << 20
@@ -101,25 +99,6 @@ class TreeReader:
         finally:
             os.close(fd)
 
-    def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
-        """Replace, one by one and each by a rename, what was found damaged: the tree is being
-        served, so no other path may blink."""
-        bad = {problem.path for problem in verified.problems}
-        if "." in bad:
-            _missing_root(self.disk, self.build, draft.staging)
-        mend = _Mend(self.disk, self.build, draft)
-        try:
-            for entry in draft.source.manifest.entries:
-                if entry.shown in bad:
-                    mend.entry(entry)
-            known = {entry.shown for entry in draft.source.manifest.entries}
-            mend.extras([path for path in bad if path not in known])
-            mend.modes([e for e in draft.source.manifest.entries if e.shown in bad])
-        finally:
-            mend.close()
-        self.disk.sync_all(self.build)
-        return len(bad)
-
 
 class TreeVerifier:
     """The `Verifier` of the build whose folder is open as `build`."""
@@ -169,90 +148,3 @@ def _again(read: _Read) -> Iterator[bytes]:
     if isinstance(read, Mismatch):
         raise read
     yield from read
-
-
-def _missing_root(disk: Disk, build: int, staging: int) -> None:
-    try:
-        os.close(disk.open_directory(b"tree", build))
-    except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            disk.rename(b"tree", b"moved.tree", build, staging)
-        elif error.errno != errno.ENOENT:
-            raise
-        disk.make_directory(b"tree", 0o755, build)
-
-
-class _Mend:
-    """Puts single entries of a tree right; what stood in the way goes to the staging folder."""
-
-    def __init__(self, disk: Disk, build: int, draft: Draft) -> None:
-        self.disk = disk
-        self.draft = draft
-        self.source = Descent(disk, os.fsencode(draft.source.root))
-        self.moved = 0
-        try:
-            root = disk.open_directory(b"tree", build)
-        except BaseException:
-            self.source.close()
-            raise
-        try:
-            self.descent = Descent(disk, root)
-        finally:
-            os.close(root)
-
-    def close(self) -> None:
-        self.descent.close()
-        self.source.close()
-
-    def entry(self, entry: Entry) -> None:
-        if entry.path == b".":
-            return
-        at, name = self._parent(entry.path)
-        if entry.kind == DIRECTORY:
-            self._directory(entry, at, name)
-            return
-        new = b".moorline-repair"
-        staging = self.draft.staging
-        if entry.kind == LINK:
-            self.disk.make_link(entry.target, new, staging)
-        else:
-            root = os.dup(staging)
-            try:
-                with NewTree(self.disk, root) as tree:
-                    chunks = source_content(self.disk, self.source, entry)
-                    made = entry._replace(path=new)
-                    tree.write(made, chunks, self.draft.times[entry.path])
-            finally:
-                os.close(root)
-        try:
-            self.disk.rename(new, name, staging, at)
-        except IsADirectoryError:
-            self._away(at, name)
-            self.disk.rename(new, name, staging, at)
-
-    def _directory(self, entry: Entry, at: int, name: bytes) -> None:
-        try:
-            os.close(self.disk.open_directory(name, at))
-        except OSError as error:
-            if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                self._away(at, name)
-            self.disk.make_directory(name, entry.mode | 0o700, at)
-
-    def extras(self, paths: list[str]) -> None:
-        for path in paths:
-            at, name = self._parent(unescape(path.encode("ascii")))
-            self._away(at, name)
-
-    def modes(self, entries: list[Entry]) -> None:
-        for entry in reversed(entries):
-            if entry.kind == DIRECTORY:
-                self.disk.set_mode(self.descent.enter(entry.path), entry.mode)
-
-    def _away(self, at: int, name: bytes) -> None:
-        """Out of the tree by one rename; removed with the staging folder."""
-        self.moved += 1
-        self.disk.rename(name, b"moved.%d" % self.moved, at, self.draft.staging)
-
-    def _parent(self, path: bytes) -> tuple[int, bytes]:
-        directory, _, name = path.rpartition(b"/")
-        return self.descent.enter(directory or b"."), name

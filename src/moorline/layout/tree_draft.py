@@ -22,10 +22,14 @@ from moorline.crew import FEW_FILES, Crew, depth
 from moorline.disk import DAMAGE, Descent, Disk
 from moorline.growing import NewTree, same_file
 from moorline.hashing import WAITS_S, most_waiting
-from moorline.layout import Base, Beat, Times, Written, all_times
+from moorline.layout import Times
+from moorline.layout.draft import Base, Beat, Written, all_times
 from moorline.layout.index import NO_PACK, Index, Rows
+from moorline.layout.tree_repair import mend
 from moorline.manifest import DIRECTORY, FILE, Entry, Manifest
-from moorline.scan import Progress, Source, source_content
+from moorline.progress import Progress
+from moorline.source import Source, source_content
+from moorline.verifying import Verified
 
 WORKERS_OF_A_DIRECTORY = 4
 PIECE_ENTRIES = 16
@@ -183,6 +187,9 @@ class TreeDraft:
         if moved:
             self._set_times(moved, times)
         return tree_index(self.source.manifest, times)
+
+    def repair(self, build: int, verified: Verified, times: Times) -> int:
+        return mend(self.disk, build, self, verified)
 
     def _set_times(self, moved: list[Entry], times: Times) -> None:
         with Descent(self.disk, self.staging) as descent:
