@@ -21,18 +21,8 @@ from hypothesis import strategies as st
 
 from fakes import FailingDisk, Stopped, StoppingDisk
 from moorline.build import BuildId
-from moorline.bundle import (
-    APPSPEC,
-    BUILD,
-    DEPLOY,
-    MAX_ZIP_BYTES,
-    NAMES,
-    Bundle,
-    bundle_files,
-    read_bundle,
-    write_bundle,
-    zip_bytes,
-)
+from moorline.bundle import APPSPEC, BUILD, DEPLOY, NAMES, Bundle, read_bundle
+from moorline.bundling import MAX_ZIP_BYTES, bundle_files, write_bundle, zip_bytes
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Error, NotFound
 

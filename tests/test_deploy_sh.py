@@ -26,7 +26,8 @@ from typing import Any
 import pytest
 
 from moorline.build import BuildId
-from moorline.bundle import BUILD, DEPLOY, NAMES, Bundle, bundle_files, write_bundle, zip_bytes
+from moorline.bundle import BUILD, DEPLOY, NAMES, Bundle
+from moorline.bundling import bundle_files, write_bundle, zip_bytes
 from moorline.disk import Disk
 
 # Bash as it is when it is /bin/sh (Amazon Linux).

@@ -160,7 +160,7 @@ def test_a_bundle_that_is_too_large_is_refused_before_anything_is_written(
     world: World, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = snapshot(world.store)
-    monkeypatch.setattr("moorline.bundle.MAX_ZIP_BYTES", 300)
+    monkeypatch.setattr("moorline.bundling.MAX_ZIP_BYTES", 300)
     with pytest.raises(Error, match="300 are allowed"):
         publish(world, site, id="a", bundle=str(world.here / "a.zip"))
     assert snapshot(world.store) == before

@@ -11,7 +11,7 @@ import hashlib
 import pkgutil
 from functools import cache
 
-from moorline.bundle import stored, zipped
+from moorline.bundling import stored, zipped
 
 # The agent and all that it imports; tests/test_agent_file.py proves that nothing is missing.
 AGENT_MODULES = (
@@ -57,6 +57,7 @@ AGENT_MODULES = (
     "startup.py",
     "store.py",
     "target.py",
+    "telling.py",
     "verifying.py",
     "wanted.py",
 )

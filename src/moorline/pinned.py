@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from moorline import agent_file
 from moorline.build import BuildId
-from moorline.bundle import Bundle, bundle_files, zip_bytes
+from moorline.bundle import Bundle
+from moorline.bundling import bundle_files, zip_bytes
 from moorline.config import Config
 from moorline.settings import Settings, settings_of
 from moorline.store import Store

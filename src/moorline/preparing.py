@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Callable, Optional, TypeVar
 
 from moorline import releases
-from moorline.build import Release, TargetRecord
+from moorline.build import BuildId, Release
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, Error, Mismatch, NotFound, ShareDead
 from moorline.garbage import uncollected
 from moorline.guard import guarded
 from moorline.held import open_releases, whole_release
-from moorline.history import Deploying, previous_of
+from moorline.history import Deploying
 from moorline.hooks import hook_user
 from moorline.ledger.directory import DirectoryLedger
 from moorline.linked import make_linked, owner_of, refuse_foreign_links
@@ -29,6 +29,7 @@ from moorline.progress import Progress, no_progress
 from moorline.settings import same_application
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target
+from moorline.telling import target_record
 from moorline.wanted import Wanted, host_policy
 
 Result = TypeVar("Result")
@@ -104,10 +105,10 @@ class Preparation:
 
     def _held_release(self, rows: list[Release]) -> Optional[Release]:
         """What needs no share: a local release of this very build, verified just now."""
-        if self.wanted.mode != "copy":
+        wanted = self.wanted
+        if wanted.mode != "copy":
             return None
-        id, digest = self.wanted.id, self.wanted.digest
-        found = whole_release(self.target, id, digest, rows, self.progress)
+        found = whole_release(self.target, wanted.id, wanted.digest, rows, self.progress)
         self.outcome.notes += found.notes
         if found.release is not None:
             self.outcome.placed = Placed(found.files, 0, 0, found.files)
@@ -267,9 +268,9 @@ class Preparation:
             return True
 
     def _keep_settings(self) -> None:
-        if self.wanted.settings_digest:
-            name = f"{self.wanted.settings_digest}.json"
-            self.target.keep(b"settings", name, self.settings.text)
+        digest = self.wanted.settings_digest
+        if digest:
+            self.target.keep(b"settings", f"{digest}.json", self.settings.text)
 
     def _prove_tree(self, store: Store, opened: OpenBuild, progress: Progress) -> Manifest:
         if store.layout != "tree":
@@ -320,22 +321,9 @@ class Preparation:
         """Say in the ledger what this target needs, before looking for the build."""
         self.outcome.pinned = self._tell(store, deploying=self.wanted.id)
 
-    def _tell(self, store: Store, deploying: Optional[str] = None) -> bool:
+    def _tell(self, store: Store, deploying: Optional[BuildId] = None) -> bool:
         """Write this target's record; a share that cannot be written does not stop a deploy."""
-        rows = self.target.history()
-        live = self.target.live(rows)
-        previous = previous_of(rows, live.id if live else None)
-        record = TargetRecord(
-            target=self.target.identity(),
-            root=self.target.root,
-            host=self.target.host,
-            time=int(self.disk.now()),
-            stage=self.wanted.stage,
-            current=live.id if live else None,
-            previous=previous.id if previous else None,
-            deploying=deploying,
-            since=live.time if live else 0,
-        )
+        record = target_record(self.target, self.wanted.stage, deploying)
         try:
             DirectoryLedger(self.disk, store.root).write_target(record)
         except OSError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from moorline import __version__
 from moorline.build import Build, Pin, Release, TargetRecord, build_id
-from moorline.bundle import write_bundle
+from moorline.bundling import write_bundle
 from moorline.config import CONFIG_NAME, Config, default_id, new_config_text
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, translated

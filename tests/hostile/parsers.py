@@ -23,7 +23,8 @@ from unittest import mock
 from fakes import CountingDisk
 from moorline import wanted
 from moorline.build import Build, Pin, Release, TargetRecord, build_id
-from moorline.bundle import Bundle, read_bundle, zip_bytes
+from moorline.bundle import Bundle, read_bundle
+from moorline.bundling import zip_bytes
 from moorline.config import parse_config
 from moorline.errors import ConfigError, Mismatch, NotFound
 from moorline.history import Deploying
