@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from moorline.leaving import leave
+
 WEEK_S = 7 * 86_400
 
 
@@ -88,6 +90,7 @@ def main() -> None:
     verb, options = sys.argv[1], json.loads(sys.argv[2])
     arguments: dict[str, Any] = options
     VERBS[verb](**arguments)
+    leave(0)  # as the command does
 
 
 if __name__ == "__main__":

@@ -1,22 +1,24 @@
 """What the script `moorline` starts: the command line, without what a short process need not do.
 
-Imports make some hundred thousand objects that all stay: nobody looks for dead ones among them,
-then or later. And nobody takes them apart at the end.
+Imports make tens of thousands of objects that all stay: looking for dead cycles among them, and
+taking them apart at the end, takes a tenth of the time of a deploy that costs what changed.
 """
 
 from __future__ import annotations
 
 import gc
 
-from moorline.garbage import uncollected
 from moorline.leaving import leave
+
+MOST_UNSEEN = 100_000
+"""New objects before Python looks for dead cycles: some 10 MB, and more than a short run makes."""
 
 
 def main() -> None:
     """Run the command line and end the process. Never returns."""
-    with uncollected():
-        from moorline.cli import main as run
-    gc.freeze()
+    gc.set_threshold(MOST_UNSEEN)
+    from moorline.cli import main as run
+
     try:
         run()
     except SystemExit as end:
