@@ -226,6 +226,18 @@ def test_a_changed_agent_is_not_kept_and_said(on_a: World) -> None:
     assert len([note for note in result.notes if "agent was not kept" in note]) == 1
 
 
+def test_an_agent_that_the_target_keeps_is_not_asked_of_the_share(on_a: World) -> None:
+    shutil.rmtree(on_a.store / "agent")
+    assert not any("agent" in note for note in on_a.deploy("b").notes)
+
+
+def test_a_damaged_agent_is_kept_anew(on_a: World) -> None:
+    (kept,) = (on_a.inner / "agents").iterdir()
+    kept.write_bytes(b"evil")
+    on_a.deploy("b")
+    assert kept.read_bytes() == (on_a.store / "agent" / kept.name).read_bytes()
+
+
 def test_a_held_build_that_comes_with_a_newer_agent_keeps_it(on_a: World) -> None:
     """A rollback to it must find the agent that its bundle pins."""
     on_a.deploy("b")

@@ -240,7 +240,7 @@ class Preparation:
         self, store: Store, opened: OpenBuild, release: Release, rows: list[Release],
         progress: Progress,
     ) -> None:  # fmt: skip
-        if self.wanted.agent:
+        if self._lacks_agent():
             self._keep_agent(store)
         if self.wanted.mode == "link":
             self._keep_manifest(self._prove_tree(store, opened, progress))
@@ -259,7 +259,7 @@ class Preparation:
             self.outcome.notes.append(f"the agent was not kept on this target: {error}")
 
     def _lacks_agent(self) -> bool:
-        """A build that is held here may come again with a newer agent, or its agent is damaged."""
+        """Most builds come with the agent of the build before."""
         if not self.wanted.agent or not self.wanted.store:
             return False
         try:

@@ -351,24 +351,25 @@ class Target:
 
     def kept(self, folder: bytes, name: str) -> Optional[bytes]:
         try:
-            return self._read_kept(folder, name)
+            with self.folder(b".moorline/" + folder) as fd:
+                return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
         except OSError:
             return None
 
     def keeps(self, folder: bytes, name: str) -> bool:
-        """Whether a kept file is there and has the digest in its name. Raises OSError when the disk
-        does not say."""
-        try:
-            data = self._read_kept(folder, name)
-        except OSError as error:
-            if error.errno not in DAMAGE:
-                raise
-            return False
-        return hashlib.sha256(data).hexdigest() == name.partition(".")[0]
-
-    def _read_kept(self, folder: bytes, name: str) -> bytes:
+        """Whether a kept file is there, durably, and has the digest in its name. Raises OSError
+        when the disk does not say."""
         with self.folder(b".moorline/" + folder) as fd:
-            return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
+            try:
+                data = read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
+            except OSError as error:
+                if error.errno not in DAMAGE:
+                    raise
+                return False
+            if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
+                return False
+            self.disk.sync(fd)  # who put it there may have died before doing that
+            return True
 
     def manifest(self, digest: str) -> Optional[Manifest]:
         """A kept manifest, when it is there and right."""
