@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 
 from moorline import __version__
 from moorline.build import Build, Pin, Release, TargetRecord, build_id
-from moorline.bundling import write_bundle
 from moorline.config import CONFIG_NAME, Config, default_id, new_config_text
 from moorline.disk import Disk
 from moorline.errors import ConfigError, Conflict, NotFound, translated
 from moorline.files import write_file
 from moorline.history import previous_of
-from moorline.layout.draft import Written
 from moorline.layout.index import read_index
 from moorline.ledger.directory import DirectoryLedger
 from moorline.manifest import MAX_MANIFEST_BYTES, Difference, difference
@@ -40,12 +38,12 @@ from moorline.results import (
     published,
     would_go_live,
 )  # fmt: skip
-from moorline.scan import Outline, Rules, scan
 from moorline.settings import Hook
 from moorline.store import OpenBuild, Store, open_store
 from moorline.target import Target, open_target
 
 if TYPE_CHECKING:
+    from moorline.scan import Outline, Rules
     from moorline.wanted import Wanted
 
 DISK = Disk()
@@ -81,8 +79,11 @@ def publish(
     Without `id` the name comes from CodeBuild's variables in `environment`, else from time and
     content. With `dry_run` nothing is written: the result tells id, digest and size.
     """
+    from moorline.bundling import write_bundle
+    from moorline.layout.draft import Written
     from moorline.pinned import NO_DIGEST, Pinned
     from moorline.publishing import Publisher
+    from moorline.scan import scan
 
     started = time.monotonic()
     with (
@@ -309,6 +310,8 @@ def _build(store: Store, id: str) -> OpenBuild:
 
 
 def _rules(config: Config, store: Store) -> Rules:
+    from moorline.scan import Rules
+
     linked = config.settings.linked
     root = config.settings.root if store.layout == "tree" else None
     if linked and store.layout == "tree" and not root:
