@@ -78,12 +78,12 @@ class LosesWrites(CountingDisk):
         super().sync_all(fd)
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_write_that_was_lost_while_files_were_made_fails_the_deploy(
     world: World, number: int
 ) -> None:
-    """The first barrier is begun beside the making, the second waits for all of it; the disk tells
-    of a lost write only to the one that asks first."""
+    """The first two barriers are begun beside the making, the third waits for all of it; the disk
+    tells of a lost write only to the one that asks first."""
     world.publish("a")
     world.publish("b", SITE_B)
     world.deploy("a")
