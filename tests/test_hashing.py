@@ -167,6 +167,18 @@ def test_what_a_result_leads_to_is_done_as_well(way: Way) -> None:
     assert sorted(found) == [0, 0, 1, 2]
 
 
+def test_so_is_what_a_result_leads_to_that_was_there_before() -> None:
+    """All pieces were answered while others were put: the first result of `finish` is the last."""
+    pool, found = hashing._Processes(work, count=1), []
+    pool.put(1)
+    pool._read(wait=True)
+    for piece, _ in pool.finish():
+        found.append(piece)
+        if piece:
+            pool.put(piece - 1)
+    assert found == [1, 0]
+
+
 def test_closing_in_the_middle_ends_everything(way: Way) -> None:
     pool = way(lambda index: b"x" * 10_000)
     for index in range(100):

@@ -100,8 +100,8 @@ RANKS = {
 PURE = ("record", "build", "manifest", "lines", "settings", "packing")
 """No disk, no clock, no environment: everything they know was handed in."""
 PURE_IMPORTS = {
-    "__future__", "collections", "dataclasses", "difflib", "functools", "hashlib", "json", "re",
-    "typing", "zlib",
+    "__future__", "bisect", "collections", "dataclasses", "difflib", "functools", "hashlib", "json",
+    "operator", "re", "typing", "zlib",
 }  # fmt: skip
 
 OPTIONAL = {"boto3", "botocore"}

@@ -18,13 +18,11 @@ from hypothesis import strategies as st
 from fakes import CountingDisk, FewLinksDisk
 from moorline.disk import AnyPath, Disk
 from moorline.errors import ConfigError, Error, Mismatch
-from moorline.layout import Times
-from moorline.layout.draft import Draft
 from moorline.manifest import Entry, Manifest
 from moorline.place import Held, Placed, Placement, hash_workers
-from moorline.progress import Progress, no_progress
+from moorline.progress import no_progress
 from moorline.scan import scan
-from moorline.verifying import Verified, verify
+from moorline.verifying import verify
 from trees import SITE, Content, file_entry, write_tree
 from world import NOBODY, B, World, as_user, flip
 
@@ -497,12 +495,6 @@ class Given:
         for entry in entries:
             self.asked.append(entry.digest)
             yield entry, iter(self.by_digest[entry.digest])
-
-    def verify(self, manifest: Manifest, progress: Progress) -> Verified:
-        raise NotImplementedError
-
-    def repair(self, draft: Draft, verified: Verified, times: Times) -> int:
-        raise NotImplementedError
 
 
 def place(

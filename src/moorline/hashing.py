@@ -287,11 +287,10 @@ class _Processes:
         return iter(done)
 
     def finish(self) -> Iterator[tuple[Any, Any]]:
-        while self._pieces:
+        while self._pieces or self._done:
             if not self._done:
                 self._read(wait=True)
             yield from self.ready()
-        yield from self.ready()
         self.close()
 
     def _read(self, *, wait: bool) -> None:

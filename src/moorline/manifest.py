@@ -20,9 +20,11 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import itemgetter
 from typing import Any, Callable, NamedTuple
 
 from moorline.errors import Mismatch
@@ -72,6 +74,7 @@ class Entry(NamedTuple):
         return shown(self.path)
 
 
+_path = itemgetter(0)
 entry_of: Callable[[Iterable[Any]], Entry] = partial(tuple.__new__, Entry)
 """An Entry of all six fields, in half the time that its own ways take: there may be 100,000."""
 
@@ -118,8 +121,10 @@ class Manifest:
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Manifest:
         """The manifest of `entries`, in any order. Raises Mismatch when they are not a tree."""
-        ordered = sorted(entries)  # by path: no two are the same
-        ordered.sort(key=_is_below)
+        ordered = sorted(entries, key=_path)
+        root = bisect_left(ordered, (b".",))
+        ordered[:0] = ordered[root : root + 1]  # the first, whatever its name sorts after
+        del ordered[root + 1 : root + 2]
         manifest = cls(tuple(ordered))
         _check(manifest.entries)
         return manifest
@@ -187,11 +192,6 @@ class Manifest:
 
 
 _TOO_MANY = f"the build has more than {MAX_ENTRIES:,} files, directories and links."
-
-
-def _is_below(entry: Entry) -> bool:
-    """Whether an entry comes after the root, which is the first whatever its name sorts after."""
-    return entry.path != b"."
 
 
 def compressed(text: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Protocol
 from moorline.disk import Disk
 from moorline.errors import Mismatch
 from moorline.layout import Times, read_manifest
-from moorline.layout.index import NO_INDEX, NO_PACK, Index, Place, read_index
+from moorline.layout.index import NO_INDEX, NO_PACK, Index, Place, place_of, read_index
 from moorline.lines import file_lines, same_files
 from moorline.manifest import HEADER, MAX_ENTRIES, Entry, Manifest
 from moorline.progress import Progress
@@ -82,9 +82,9 @@ class Base:
                 continue
             pack, offset = packs[at], offsets[at]
             if not size:  # whatever the row says: it has no need of one
-                yield digest, Place(NO_PACK, 0, 0, proofs[at])
+                yield digest, place_of((NO_PACK, 0, 0, proofs[at]))
             elif pack and offset + size <= sizes[pack]:  # else it is nowhere
-                yield digest, Place(pack, offset, size, proofs[at])
+                yield digest, place_of((pack, offset, size, proofs[at]))
 
 
 def base_of(folder: int, manifest: bytes, index: Index) -> Base:

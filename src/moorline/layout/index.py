@@ -22,8 +22,9 @@ import re
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from moorline.disk import DAMAGE, Disk
 from moorline.errors import Mismatch
@@ -61,6 +62,10 @@ class Place(NamedTuple):
     offset: int
     length: int
     proved: int
+
+
+place_of: Callable[[Iterable[Any]], Place] = partial(tuple.__new__, Place)
+"""A Place of all four fields, in a third of the time: as `entry_of`."""
 
 
 class Rows:

@@ -70,14 +70,9 @@ class PackDraft:
 
     def finish(self, times: Times) -> Index:
         files = self.source.manifest.files
-        places = [self._places[entry.digest] for entry in files]
-        rows = Rows(
-            (place.pack for place in places),
-            (place.offset for place in places),
-            (place.proved for place in places),
-            (times[entry.path] for entry in files),
-        )
-        return Index(self._packs, rows)
+        columns = tuple(zip(*(self._places[entry.digest] for entry in files)))
+        packs, offsets, _, proofs = columns or ((), (), (), ())
+        return Index(self._packs, Rows(packs, offsets, proofs, (times[e.path] for e in files)))
 
     def _held(self, progress: Progress) -> dict[str, Place]:
         """What the base's packs hold of this build: present, long enough, and proved lately."""
