@@ -24,6 +24,7 @@ import signal
 import stat
 import sys
 import time
+from functools import partial
 from typing import Any, NamedTuple, Optional, Union
 
 AnyPath = Union[str, bytes, "os.PathLike[str]"]
@@ -52,6 +53,10 @@ class Named(NamedTuple):
     kind: str
 
 
+_named = partial(tuple.__new__, Named)  # a third of the time: there may be 100,000
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+
 class Disk:
     """The operations. One instance has no state; tests hand in a subclass.
 
@@ -76,8 +81,9 @@ class Disk:
     def names(self, directory: Union[int, AnyPath]) -> list[Named]:
         """What a directory holds, in no order."""
         self.step("names", str(directory) if isinstance(directory, int) else directory)
-        with os.scandir(directory) as found:
-            return [Named(os.fsencode(entry.name), _kind(entry)) for entry in found]
+        where = directory if isinstance(directory, int) else os.fsdecode(directory)
+        with os.scandir(where) as found:
+            return [_named((entry.name.encode(*_NAMES), _kind(entry))) for entry in found]
 
     def stat(self, path: AnyPath, at: Optional[int] = None) -> os.stat_result:
         """lstat: a link is described, not followed."""
@@ -330,11 +336,11 @@ def end_with_parent(parent: int) -> None:
 
 
 def _kind(entry: os.DirEntry[Any]) -> str:
-    if entry.is_symlink():
-        return "l"
+    if entry.is_file(follow_symlinks=False):
+        return "f"
     if entry.is_dir(follow_symlinks=False):
         return "d"
-    return "f" if entry.is_file(follow_symlinks=False) else "?"
+    return "l" if entry.is_symlink() else "?"
 
 
 def barrier_reports_errors() -> bool:
