@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,26 @@ def test_all_that_a_module_imports_is_there(module: str) -> None:
     for name in imports_of(tree_of(module)):
         top = name.partition(".")[0]
         assert name in DOTTED or top in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+def names_in(pattern: str) -> list[str]:
+    """What a pattern with one pair of braces stands for."""
+    start, _, rest = pattern.partition("{")
+    names, _, end = rest.partition("}")
+    return [start + name + end for name in names.split(",")]
+
+
+def test_ruff_holds_exactly_the_agents_modules_to_its_python() -> None:
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    ruff = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["ruff"]
+    targets: dict[str, str] = ruff["per-file-target-version"]
+    ignores: dict[str, list[str]] = ruff["lint"]["per-file-ignores"]
+    excused = [pattern for pattern, rules in ignores.items() if "UP045" in rules]
+
+    expected = sorted(f"src/moorline/{name}" for name in AGENT_MODULES)
+    assert set(targets.values()) == {"py39"}
+    assert sorted(name for pattern in targets for name in names_in(pattern)) == expected
+    assert sorted(name for pattern in excused for name in names_in(pattern)) == expected
 
 
 def test_nothing_is_there_that_the_agent_does_not_import() -> None:

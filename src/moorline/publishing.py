@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import threading
-from typing import Callable, Optional
+from collections.abc import Callable
 
 from moorline.build import Build, BuildId
 from moorline.disk import Disk
@@ -58,13 +58,11 @@ class Publisher:
         self.store = store
         self.disk: Disk = store.disk
         self.progress = progress
-        self._ids: Optional[list[BuildId]] = None
+        self._ids: list[BuildId] | None = None
         self._newest = Newest(0, 0)
-        self._reservation: Optional[Reservation] = None
+        self._reservation: Reservation | None = None
 
-    def begin(
-        self, id: Optional[BuildId], directories: list[Entry], beat: Callable[[], None]
-    ) -> None:
+    def begin(self, id: BuildId | None, directories: list[Entry], beat: Callable[[], None]) -> None:
         """Do what can be done while the files of the source are hashed: look what the next build
         comes after, reserve its place, and make its directories in layout tree.
 

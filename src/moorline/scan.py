@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 from moorline.disk import AnyPath, Descent, Disk, Named
 from moorline.errors import NotFound, SourceRefused
@@ -40,9 +40,9 @@ class Rules:
     `.git` or `.env` when they are meant.
     """
 
-    excluded: Optional[Callable[[str, bool], bool]] = None
+    excluded: Callable[[str, bool], bool] | None = None
     linked: tuple[str, ...] = ()
-    linked_root: Optional[str] = None
+    linked_root: str | None = None
     allow: frozenset[str] = frozenset()
     allow_external_links: bool = False
 
@@ -209,7 +209,7 @@ class _Walk(Found):
             self.entries.append(Entry(path, LINK, 0o777, len(target), "", target))
 
 
-def linked_target(path: bytes, root: Optional[str] = None) -> bytes:
+def linked_target(path: bytes, root: str | None = None) -> bytes:
     """The text of the link that stands in for the linked `path`: from <target>/releases/<name>/
     up to <target>/shared/; absolute when the tree is served from the share."""
     if root is not None:

@@ -120,7 +120,7 @@ def kept_times(manifest: Manifest, base: Base | None) -> Times:
     if base is None:
         return {}
     times = base.index.rows.times
-    pairs = zip(manifest.files, same_files(manifest, base.manifest))
+    pairs = zip(manifest.files, same_files(manifest, base.manifest), strict=True)
     kept = {entry.path: times[number] for entry, number in pairs if number >= 0}
     base.manifest = b""  # not needed any more, and 12 MB for 100,000 files
     return kept

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Callable, Optional
 
 from moorline.aside import Aside
 from moorline.disk import Descent, Disk
@@ -34,7 +33,7 @@ class PackDraft:
 
     def __init__(
         self, disk: Disk, packs: int, staging: int, token: str, source: Source,
-        base: Optional[Base], now: int, beat: Beat, distrust: frozenset[str] = frozenset(),
+        base: Base | None, now: int, beat: Beat, distrust: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         self.disk = disk
         self.packs = packs
@@ -70,7 +69,7 @@ class PackDraft:
 
     def finish(self, times: Times) -> Index:
         files = self.source.manifest.files
-        columns = tuple(zip(*(self._places[entry.digest] for entry in files)))
+        columns = tuple(zip(*(self._places[e.digest] for e in files), strict=True))
         packs, offsets, _, proofs = columns or ((), (), (), ())
         return Index(self._packs, Rows(packs, offsets, proofs, (times[e.path] for e in files)))
 

@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
-from typing import Optional
 
 from moorline.crew import FEW_FILES, Crew, depth
 from moorline.disk import DAMAGE, Descent, Disk
@@ -104,8 +103,8 @@ class TreeDraft:
     all others get `created`, unless `finish` says otherwise."""
 
     def __init__(
-        self, disk: Disk, staging: int, source: Source, base: Optional[Base], kept: Times,
-        created: int, beat: Beat, frame: Optional[Frame] = None,
+        self, disk: Disk, staging: int, source: Source, base: Base | None, kept: Times,
+        created: int, beat: Beat, frame: Frame | None = None,
     ) -> None:  # fmt: skip
         self.disk = disk
         self.staging = staging
@@ -217,7 +216,7 @@ class _Hands:
                 stack.enter_context(self.old)
             self.close = stack.pop_all().close
 
-    def _old_tree(self) -> Optional[Descent]:
+    def _old_tree(self) -> Descent | None:
         if self.draft.base is None:
             return None
         try:
