@@ -259,11 +259,15 @@ class Preparation:
             self.outcome.notes.append(f"the agent was not kept on this target: {error}")
 
     def _lacks_agent(self) -> bool:
-        """Most builds come with the agent of the build before."""
+        """Whether the bundle's agent has to be kept; what is kept already is made durable. Most
+        builds come with the agent of the build before."""
         if not self.wanted.agent or not self.wanted.store:
             return False
         try:
-            return not self.target.keeps(b"agents", f"{self.wanted.agent}.pyz")
+            if not self.target.keeps(b"agents", f"{self.wanted.agent}.pyz"):
+                return True
+            self.target.settle(b"agents")
+            return False
         except OSError:
             return True
 

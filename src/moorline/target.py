@@ -351,25 +351,28 @@ class Target:
 
     def kept(self, folder: bytes, name: str) -> Optional[bytes]:
         try:
-            with self.folder(b".moorline/" + folder) as fd:
-                return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
+            return self._read_kept(folder, name)
         except OSError:
             return None
 
     def keeps(self, folder: bytes, name: str) -> bool:
-        """Whether a kept file is there, durably, and has the digest in its name. Raises OSError
-        when the disk does not say."""
+        """Whether a kept file is there and has the digest in its name. Raises OSError when the disk
+        does not say."""
+        try:
+            data = self._read_kept(folder, name)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            return False
+        return hashlib.sha256(data).hexdigest() == name.partition(".")[0]
+
+    def settle(self, folder: bytes) -> None:
+        """The names of kept files are durable: who put one there may have died before that."""
+        sync_directory(self.disk, b".moorline/" + folder, self.fd)
+
+    def _read_kept(self, folder: bytes, name: str) -> bytes:
         with self.folder(b".moorline/" + folder) as fd:
-            try:
-                data = read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
-            except OSError as error:
-                if error.errno not in DAMAGE:
-                    raise
-                return False
-            if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
-                return False
-            self.disk.sync(fd)  # who put it there may have died before doing that
-            return True
+            return read_file(self.disk, name, fd, most=MAX_MANIFEST_BYTES)
 
     def manifest(self, digest: str) -> Optional[Manifest]:
         """A kept manifest, when it is there and right."""
