@@ -19,11 +19,11 @@ atexit.register(sys.stderr.write, "taken apart")
 """
 
 
-def run(script: str, stdout: int | None = subprocess.PIPE, shell: str = '"$@"') -> tuple[int, str]:
+def run(script: str, shell: str = '"$@"') -> tuple[int, str]:
     """The exit code, and all that it said."""
     command = ["sh", "-c", shell, "sh", sys.executable, "-I", "-W", "error", "-c", script]
-    done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
-    return done.returncode, (done.stdout or "") + done.stderr
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("code", [0, 1, 130])

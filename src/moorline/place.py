@@ -108,7 +108,8 @@ class Placement:
             self._grow()
             self._flushing.begin()  # what was made: thousands of directories take a while
             self._fetch(self._missing)
-            self._flushing.begin()  # while the rest is hashed: little is left for the last barrier
+            if self._missing:  # while the rest is hashed: little is left for the last barrier
+                self._flushing.begin()
             damaged = self._damaged()
             for entry in damaged:
                 self.tree.remove(entry)

@@ -380,7 +380,6 @@ class OpenBuild:
             return PackReader(
                 self.store.disk,
                 packs,
-                self.folder,
                 lambda wanted: self.index(manifest).of(manifest.files, wanted),
             )
         from moorline.layout.tree import TreeReader

@@ -136,12 +136,10 @@ class PackReader:
     """The contents of one published build; `locate` tells where they lie, or raises Mismatch."""
 
     def __init__(
-        self, disk: Disk, packs: int, build: int,
-        locate: Callable[[Container[str]], dict[str, Place]],
-    ) -> None:  # fmt: skip
+        self, disk: Disk, packs: int, locate: Callable[[Container[str]], dict[str, Place]]
+    ) -> None:
         self.disk = disk
         self.packs = packs
-        self.build = build
         self._locate = locate
 
     def contents(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
