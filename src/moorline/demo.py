@@ -271,15 +271,19 @@ class _Demo:
 
     def _published_bytes(self, result: PublishResult) -> int:
         """What a publish wrote to the share and the bucket, and what it read: the base build's
-        records; all content of a build that was there, which is proved again."""
-        moved = result.new_bytes + result.bundle_bytes + self._agent_bytes()
+        records; all content of a build that was there, which is proved again. The agent is written
+        once, and proved with such a build."""
+        moved = result.new_bytes + result.bundle_bytes
         moved += sum(self._record_bytes(id) for id in {FIRST, result.id})
+        moved += self._agent_bytes() if result.already or result.id == FIRST else 0
         return moved + (result.bytes if result.already else 0)
 
     def _deployed_bytes(self, id: str, result: DeployResult | None) -> int:
-        """What a target read from the bucket and the share."""
+        """What a target read from the bucket and the share: the agent only the first time."""
         moved = os.path.getsize(self._bundle(id)) + self._record_bytes(id)
-        return moved + (result.copied_bytes + self._agent_bytes() if result else 0)
+        if result is None:
+            return moved
+        return moved + result.copied_bytes + (0 if result.previous else self._agent_bytes())
 
     def _record_bytes(self, id: str) -> int:
         """The build's manifest, index and build.json."""
